@@ -1,0 +1,3 @@
+"""stpipe trains embedding models, sparse encoders and rerankers from YAML."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,70 @@
+"""The data formats, by the roles that their columns play. Names are those of the sentence-transformers documentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+NEGATIVE = re.compile(r"negative_([1-9]\d*)")
+TEXT_ROLES: tuple[str, ...] = ("anchor", "positive", "query", "document", "documents")
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a row of one format holds.
+
+    `roles` are the text roles; `negatives` is the least number of `negative_N` roles; `label` says what the label
+    column holds: None (there is none), "score" (a float), "class" (an integer or a string), "scores" (a list, one a
+    document), "vector" (a list, the embedding to be matched).
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    negatives: int = 0
+    label: str | None = None
+
+
+FORMATS: dict[str, Format] = {
+    f.name: f
+    for f in (
+        Format("text", ("anchor",)),
+        Format("text-vector", ("anchor",), label="vector"),
+        Format("pair-vector", ("anchor", "positive"), label="vector"),
+        Format("labelled-text", ("anchor",), label="class"),
+        Format("pair", ("anchor", "positive")),
+        Format("pair-score", ("anchor", "positive"), label="score"),
+        Format("pair-class", ("anchor", "positive"), label="class"),
+        Format("triplet", ("anchor", "positive"), negatives=1),
+        Format("n-tuple", ("anchor", "positive"), negatives=2),
+        Format("query-document", ("query", "document"), label="score"),
+        Format("query-documents", ("query", "documents"), label="scores"),
+    )
+}
+
+
+def is_role(name: str) -> bool:
+    """True for every role that `dataset.columns` may name."""
+    return name in TEXT_ROLES or name == LABEL or NEGATIVE.fullmatch(name) is not None
+
+
+def negative_roles(roles: Collection[str]) -> tuple[str, ...]:
+    """The numbered negatives among `roles`, in order of their numbers."""
+    return tuple(sorted((r for r in roles if NEGATIVE.fullmatch(r)), key=lambda r: int(r.split("_")[1])))
+
+
+def text_roles(roles: Collection[str]) -> tuple[str, ...]:
+    """The text roles among `roles` in canonical order (never the order of the columns in a file)."""
+    return tuple(r for r in TEXT_ROLES if r in roles) + negative_roles(roles)
+
+
+def match_format(roles: Collection[str], label: str | None) -> Format | None:
+    """The format that exactly these roles make, given what the label holds ("score", "class", "scores" or None)."""
+    count = len(negative_roles(roles))
+    plain = {r for r in roles if r in TEXT_ROLES}
+    for fmt in FORMATS.values():
+        enough = count == fmt.negatives if fmt.negatives < 2 else count >= fmt.negatives
+        if set(fmt.roles) == plain and enough and fmt.label == label:
+            return fmt
+    return None

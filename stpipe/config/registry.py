@@ -1,0 +1,104 @@
+"""Registries: short names for components, so that YAML can choose them and users can add their own.
+
+A component is a frozen dataclass whose fields are declared with `option(...)`. It registers itself:
+
+    @LOSSES.register("cosent", aliases=("CoSENTLoss",))
+    @dataclass(frozen=True)
+    class CoSENTLoss(Loss): ...
+
+The module that defines it must be imported first: stpipe's own modules are listed in `builtin.py`, a user's own in
+the top-level key `imports`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from stpipe.config.errors import ConfigError
+
+C = TypeVar("C", bound=type)
+
+
+class Registry:
+    """Components of one config group by short name.
+
+    Args:
+        group: name of the config group, also used in messages.
+        facts: names of class attributes that the schema records as `x-<fact>`, so that cross-field rules can be
+            checked without importing torch. A fact's value must be JSON (str, bool, number, list, dict or None).
+    """
+
+    def __init__(self, group: str, *, facts: tuple[str, ...] = ()) -> None:
+        self.group = group
+        self.facts = facts
+        self._classes: dict[str, type] = {}
+        self._aliases: dict[str, str] = {}
+
+    def register(self, name: str, *, aliases: tuple[str, ...] = ()) -> Callable[[C], C]:
+        """Decorator: make a dataclass selectable as `name` (and by its aliases) in this group."""
+
+        def add(cls: C) -> C:
+            for key in (name, *aliases):
+                holder = self._classes.get(self._aliases.get(key, key))
+                if holder is not None and holder.__qualname__ != cls.__qualname__:
+                    raise ConfigError(f"{self.group} '{key}' is already registered by {holder.__module__}.{holder.__qualname__}")
+            self._classes[name] = cls
+            self._aliases.update({alias: name for alias in aliases})
+            return cls
+
+        return add
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes or name in self._aliases
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._classes))
+
+    def aliases(self) -> dict[str, str]:
+        """Alias -> registered name."""
+        return dict(self._aliases)
+
+    def get(self, name: str) -> type:
+        """The class registered under a name or alias; an unknown name is an error that lists what exists."""
+        name = self._aliases.get(name, name)
+        if name not in self._classes:
+            raise ConfigError(unknown_name(self.group, name, list(self._classes)))
+        return self._classes[name]
+
+    def name_of(self, cls: type) -> str:
+        """The short name of a registered class."""
+        return next(name for name, registered in self._classes.items() if registered is cls)
+
+
+def nearest(word: str, candidates: list[str]) -> str | None:
+    """The candidate most like `word`, ignoring case; None when nothing is close."""
+    lower = {c.lower(): c for c in reversed(candidates)}
+    found = difflib.get_close_matches(word.lower(), list(lower), n=1, cutoff=0.5)
+    return lower[found[0]] if found else None
+
+
+def unknown_name(kind: str, name: str, candidates: list[str]) -> str:
+    """Message for a name that matches nothing: nearest valid name, then all of them."""
+    guess = nearest(str(name), candidates)
+    hint = f"Did you mean '{guess}'? " if guess else ""
+    return f"unknown {kind} '{name}'. {hint}Known: {', '.join(sorted(candidates)) or 'none'}"
+
+
+MODELS = Registry("model", facts=("kind", "similarities"))
+LOSSES = Registry("loss", facts=("coupling", "formats", "kinds", "wraps"))
+SAMPLERS = Registry("sampler", facts=("needs_label",))
+EVALUATORS = Registry("evaluator", facts=("kinds", "formats"))
+OPTIMIZERS = Registry("optimizer")
+SCHEDULERS = Registry("scheduler")
+STRATEGIES = Registry("strategy", facts=("couplings",))
+BACKENDS = Registry("backend", facts=("devices",))
+CALLBACKS = Registry("callback")
+
+REGISTRIES: dict[str, Registry] = {
+    r.group: r
+    for r in (MODELS, LOSSES, SAMPLERS, EVALUATORS, OPTIMIZERS, SCHEDULERS, STRATEGIES, BACKENDS, CALLBACKS)
+}
+
+

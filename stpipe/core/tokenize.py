@@ -1,0 +1,43 @@
+"""Text -> token ids, the same for training data and for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], *, prompt: str = "", max_length: int | None = None, special_tokens: bool = True
+) -> list[list[int]]:
+    """Token ids of each text with the prompt put before it as plain text, cut to max_length tokens.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        texts: the texts.
+        prompt: put before every text, without a separator (the sentence-transformers convention).
+        max_length: longest result in tokens, special tokens included; None is the tokenizer's own limit.
+        special_tokens: add the tokenizer's special tokens (static embeddings do without).
+    """
+    limit = max_length if max_length is not None else tokenizer.model_max_length
+    encoded = tokenizer(
+        [prompt + text for text in texts],
+        truncation=limit < 10**9,
+        max_length=limit if limit < 10**9 else None,
+        add_special_tokens=special_tokens,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    return encoded["input_ids"]
+
+
+def prompt_length(tokenizer: Any, prompt: str) -> int:
+    """Leading tokens that belong to the prompt, the leading special token included; 0 without a prompt.
+
+    A trailing special token of the tokenised prompt (such as [SEP]) does not stand between prompt and text, so it does
+    not count.
+    """
+    if not prompt:
+        return 0
+    ids = tokenizer([prompt], return_attention_mask=False, return_token_type_ids=False)["input_ids"][0]
+    special = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
+    return len(ids) - (1 if ids and ids[-1] in special else 0)
