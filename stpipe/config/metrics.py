@@ -1,0 +1,126 @@
+"""Names, primary metric and direction of what evaluators report, from their declared facts and values alone.
+
+`validate` refuses an unknown `trainer.best_metric` before anything heavy is imported, so names cannot come from a run of
+the evaluator. Evaluators declare templates (`metric_facts`), the schema records them, and both `validate` and the
+evaluator itself expand them here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stpipe.config.errors import ConfigError
+from stpipe.config.suggest import unknown_name
+
+Better = Literal["higher", "lower"] | None
+MAX = "max"
+
+
+@dataclass(frozen=True)
+class MetricSet:
+    """The metrics of one evaluator without the evaluator's own name.
+
+    better: metric -> "higher", "lower", or None for a value that has no good side (a threshold), in order of the report;
+    primary: the metric that stands for the evaluator.
+    """
+
+    better: Mapping[str, Better]
+    primary: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.better)
+
+    def greater_is_better(self, metric: str) -> bool:
+        """True when a larger value of `metric` is a better model; an unknown or undirected metric is an error."""
+        if metric not in self.better:
+            raise ConfigError(unknown_name("metric", metric, list(self.better)))
+        if self.better[metric] is None:
+            raise ConfigError(f"metric '{metric}' is neither better high nor low, so no model can be chosen by it; use {self.primary}")
+        return self.better[metric] == "higher"
+
+    def prefixed(self, prefix: str) -> MetricSet:
+        """The same metrics as `{prefix}_{metric}`."""
+        return MetricSet({f"{prefix}_{name}": better for name, better in self.better.items()}, f"{prefix}_{self.primary}")
+
+
+def metric(template: str, *, ks: str | None = None, better: Better = "higher") -> dict[str, Any]:
+    """One metric. `{similarity}` in the template stands for a similarity function, `{k}` for each value of the field `ks`."""
+    return {"name": template, "ks": ks, "better": better}
+
+
+def metric_facts(primary: dict[str, Any], *others: dict[str, Any], maximum: bool = False, children: str | None = None) -> dict[str, Any]:
+    """The class attribute `metrics` of an evaluator, all JSON.
+
+    Args:
+        primary: the metric that stands for the evaluator; with `ks`, at the greatest k.
+        others: further metrics, in order of the report.
+        maximum: with several similarity functions, each metric also exists for `max`, the best of them, and that is
+            the primary one. Otherwise the primary is the one of the first function.
+        children: name of the field that maps names to further evaluators, whose metrics are reported too.
+    """
+    return {"metrics": [primary, *others], "maximum": maximum, "children": children}
+
+
+def expand(
+    facts: Mapping[str, Any], values: Mapping[str, Any], *, similarity: str, children: Mapping[str, MetricSet] | None = None
+) -> MetricSet:
+    """The metrics of an evaluator with these field values.
+
+    Args:
+        facts: its `metrics` attribute.
+        values: field -> value; read are the fields that `ks` names, `similarities` and `main_similarity`.
+        similarity: similarity function of the model, used when the evaluator names none.
+        children: metrics of its inner evaluators by name.
+    """
+    functions = similarity_names(values, similarity=similarity)
+    wide = (*functions, MAX) if facts["maximum"] and len(functions) > 1 else functions
+    better: dict[str, Better] = {}
+    for name, inner in (children or {}).items():
+        better.update(inner.prefixed(name).better)
+    for fn in wide:
+        for item in facts["metrics"]:
+            better.update({item["name"].format(similarity=fn, k=k): item["better"] for k in cutoffs(item["ks"], values)})
+    first = facts["metrics"][0]
+    last = max(cutoffs(first["ks"], values), default=None)
+    if last is None:
+        raise ConfigError(f"{first['ks']} is empty, but it gives the primary metric; name at least one k")
+    lead = values.get("main_similarity") or (MAX if MAX in wide else functions[0])
+    return MetricSet(better, first["name"].format(similarity=lead, k=last))
+
+
+def similarity_names(values: Mapping[str, Any], *, similarity: str) -> tuple[str, ...]:
+    """The similarity functions that an evaluator computes: its own list, else its main one, else the model's."""
+    main = values.get("main_similarity")
+    names = tuple(dict.fromkeys(values.get("similarities") or (main or similarity,)))
+    if main is not None and main not in names:
+        raise ConfigError(f"main_similarity is '{main}', which is not among similarities ({', '.join(names)}); add it there")
+    return names
+
+
+def cutoffs(field: str | None, values: Mapping[str, Any]) -> tuple[int, ...]:
+    """The distinct values of a field of cut-offs, which holds one k or a list; (0,) for a metric without k."""
+    if field is None:
+        return (0,)
+    given = values[field]
+    ks = tuple(dict.fromkeys(given if isinstance(given, (list, tuple)) else (given,)))
+    bad = [k for k in ks if k < 1]
+    if bad:
+        raise ConfigError(f"{field} holds {bad[0]}; a cut-off is the number of top documents and must be at least 1")
+    return ks
+
+
+def configured_metrics(values: Mapping[str, Any], facts_of: Callable[[str], Mapping[str, Any]], *, similarity: str) -> MetricSet:
+    """The metrics of one evaluator of a decoded configuration.
+
+    Args:
+        values: its plain values, `name` (the registered name) and all fields with their defaults.
+        facts_of: registered name -> `metrics` fact, from the schema.
+        similarity: similarity function of the model.
+    """
+    facts = facts_of(values["name"])
+    inner = values[facts["children"]] if facts["children"] else {}
+    children = {name: configured_metrics(child, facts_of, similarity=similarity) for name, child in inner.items()}
+    return expand(facts, values, similarity=similarity, children=children)
