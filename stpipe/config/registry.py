@@ -12,11 +12,12 @@ the top-level key `imports`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from stpipe.config.errors import ConfigError
+from stpipe.config.suggest import nearest as nearest
+from stpipe.config.suggest import unknown_name as unknown_name
 
 C = TypeVar("C", bound=type)
 
@@ -56,6 +57,10 @@ class Registry:
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))
 
+    def classes(self) -> list[type]:
+        """All registered classes."""
+        return list(self._classes.values())
+
     def aliases(self) -> dict[str, str]:
         """Alias -> registered name."""
         return dict(self._aliases)
@@ -72,24 +77,10 @@ class Registry:
         return next(name for name, registered in self._classes.items() if registered is cls)
 
 
-def nearest(word: str, candidates: list[str]) -> str | None:
-    """The candidate most like `word`, ignoring case; None when nothing is close."""
-    lower = {c.lower(): c for c in reversed(candidates)}
-    found = difflib.get_close_matches(word.lower(), list(lower), n=1, cutoff=0.5)
-    return lower[found[0]] if found else None
-
-
-def unknown_name(kind: str, name: str, candidates: list[str]) -> str:
-    """Message for a name that matches nothing: nearest valid name, then all of them."""
-    guess = nearest(str(name), candidates)
-    hint = f"Did you mean '{guess}'? " if guess else ""
-    return f"unknown {kind} '{name}'. {hint}Known: {', '.join(sorted(candidates)) or 'none'}"
-
-
 MODELS = Registry("model", facts=("kind", "similarities"))
 LOSSES = Registry("loss", facts=("coupling", "formats", "kinds", "wraps"))
 SAMPLERS = Registry("sampler", facts=("needs_label",))
-EVALUATORS = Registry("evaluator", facts=("kinds", "formats"))
+EVALUATORS = Registry("evaluator", facts=("kinds", "formats", "metrics"))
 OPTIMIZERS = Registry("optimizer")
 SCHEDULERS = Registry("scheduler")
 STRATEGIES = Registry("strategy", facts=("couplings",))
@@ -100,5 +91,3 @@ REGISTRIES: dict[str, Registry] = {
     r.group: r
     for r in (MODELS, LOSSES, SAMPLERS, EVALUATORS, OPTIMIZERS, SCHEDULERS, STRATEGIES, BACKENDS, CALLBACKS)
 }
-
-
