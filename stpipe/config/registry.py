@@ -78,7 +78,7 @@ class Registry:
 
 
 MODELS = Registry("model", facts=("kind", "similarities"))
-LOSSES = Registry("loss", facts=("coupling", "formats", "kinds", "wraps"))
+LOSSES = Registry("loss", facts=("coupling", "formats", "kinds", "wraps", "label_range"))
 SAMPLERS = Registry("sampler", facts=("needs_label",))
 EVALUATORS = Registry("evaluator", facts=("kinds", "formats", "metrics"))
 OPTIMIZERS = Registry("optimizer")

@@ -30,6 +30,14 @@ class Targets:
 
         return Targets(move(self.score), move(self.label), {k: v.to(device) for k, v in self.vectors.items()}, move(self.scores))
 
+    def rows(self, index: Tensor | slice) -> Targets:
+        """The targets of some rows."""
+
+        def take(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t[index]
+
+        return Targets(take(self.score), take(self.label), {k: v[index] for k, v in self.vectors.items()}, take(self.scores))
+
 
 @dataclass(frozen=True, slots=True)
 class TextColumn:

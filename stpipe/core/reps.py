@@ -106,6 +106,11 @@ class RepBatch:
             Rep.cat([c.all for c in columns]), self.row_all.repeat(len(roles)), positive, torch.cat([c.text_id for c in columns])
         )
 
+    def anchors(self, index: Tensor | slice) -> RepBatch:
+        """Some of the local rows against the same pool: what a chunk of anchors sees, or for row-coupled losses a part of the batch."""
+        columns = {role: replace(c, local=c.local.rows(index)) for role, c in self.columns.items()}
+        return replace(self, columns=columns, row=self.row[index], targets=self.targets.rows(index))
+
     def map_reps(self, fn: Callable[[Tensor], Tensor]) -> RepBatch:
         """Every representation, and vector targets too, with `fn` applied to its values."""
         columns = {role: replace(c, local=c.local.map(fn), all=c.all.map(fn)) for role, c in self.columns.items()}
