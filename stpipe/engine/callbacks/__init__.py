@@ -1,0 +1,7 @@
+"""Behaviour added to the loop from outside."""
+
+from stpipe.engine.callbacks.base import Callback
+from stpipe.engine.callbacks.metrics_log import MetricsLog
+from stpipe.engine.callbacks.progress import ProgressDisplay
+
+__all__ = ["Callback", "MetricsLog", "ProgressDisplay"]

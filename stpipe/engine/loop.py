@@ -1,0 +1,317 @@
+"""The training loop. Everything that is not the loop is a strategy, a backend or a callback."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from stpipe.config.errors import TrainingError
+from stpipe.config.sections import TrainerSection
+from stpipe.core.batch import Batch
+from stpipe.core.context import StepContext
+from stpipe.core.result import LossOutput
+from stpipe.data.stream import BatchStream
+from stpipe.engine.backend import Runtime
+from stpipe.engine.callbacks.base import Callback
+from stpipe.engine.checkpoint import Checkpoint, list_checkpoints, retain, save_checkpoint
+from stpipe.engine.ema import WeightAverage
+from stpipe.engine.length import RunLength
+from stpipe.engine.meter import Meter
+from stpipe.engine.schedules import Schedule
+
+
+@dataclass
+class TrainState:
+    """What the next step depends on besides tensors; saved with every checkpoint."""
+
+    step: int = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    evaluations_without_best: int = 0
+
+
+@dataclass(frozen=True)
+class BestRule:
+    """Which evaluation metric picks the model to keep, and whether more of it is better."""
+
+    metric: str
+    greater_is_better: bool
+
+    def better(self, value: float, best: float | None) -> bool:
+        return best is None or (value > best if self.greater_is_better else value < best)
+
+
+class Trainer:
+    """Runs optimiser steps from the saved position to the end.
+
+    Args:
+        model: inference class that shares the trained parameters; handed to evaluation and callbacks.
+        runtime: started backend that holds the prepared TrainModule and optimiser.
+        stream: batches by their number in the run, so that a position is a number.
+        length: steps, batches and intervals of the run.
+        schedule: learning-rate factor by step.
+        settings: the trainer section.
+        folder: where checkpoints go.
+        identity: training-relevant configuration, stored with checkpoints so that a resume can be checked against it.
+        evaluate: metrics of the model as it is now; None when there is nothing to evaluate.
+        best: rule that picks the model to keep; None keeps the last.
+        callbacks: called in order.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        runtime: Runtime,
+        stream: BatchStream,
+        length: RunLength,
+        schedule: Schedule,
+        settings: TrainerSection,
+        folder: Path,
+        identity: Mapping[str, Any],
+        evaluate: Callable[[], Mapping[str, float]] | None = None,
+        best: BestRule | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.model = model
+        self.runtime = runtime
+        self.stream = stream
+        self.length = length
+        self.schedule = schedule
+        self.settings = settings
+        self.folder = folder
+        self.identity = identity
+        self.best = best
+        self.callbacks = tuple(callbacks)
+        self.state = TrainState()
+        self.meter = Meter()
+        self.stop_reason: str | None = None
+        self.average = None if settings.ema_decay is None else WeightAverage(runtime.module, decay=settings.ema_decay)
+        self._evaluate = evaluate
+
+    @property
+    def num_steps(self) -> int:
+        return self.length.num_steps
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data done so far."""
+        return self.length.batches_done(self.state.step) / len(self.stream)
+
+    def stop(self, reason: str) -> None:
+        """End training after this step."""
+        self.stop_reason = reason
+
+    def fit(self) -> None:
+        """Train to the end and leave the chosen weights (last, best or averaged) in the model."""
+        self.runtime.module.train()
+        for callback in self.callbacks:
+            callback.on_train_start(self)
+        try:
+            with memory_errors_named():
+                if self.settings.probe_first_step and self.state.step == 0:
+                    self.probe()
+                self._steps()
+        finally:
+            for callback in self.callbacks:
+                callback.on_train_end(self)
+        self._choose_weights()
+
+    def _steps(self) -> None:
+        batches = self._batches()
+        while self.state.step < self.num_steps and self.stop_reason is None:
+            step = self.state.step
+            self._set_learning_rate(step)
+            values = self._step(batches, self.length.batches_of(step))
+            self.state.step += 1
+            if self.average is not None:
+                self.average.update()
+            self.meter.add(values)
+            if self.state.step % self.settings.log_steps == 0 or self.state.step == self.num_steps:
+                self._log()
+            for callback in self.callbacks:
+                callback.on_step_end(self)
+            self._evaluate_and_save()
+
+    def _step(self, batches: Iterator[Batch], num_batches: int) -> dict[str, Tensor]:
+        """Forward and backward of the step's batches, then the optimiser. Returns values to log, still on the device."""
+        runtime = self.runtime
+        first = total = None
+        outputs: list[LossOutput] = []
+        for micro in range(num_batches):
+            waited = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - waited
+            ctx = StepContext(self.state.step, self.num_steps, micro, self.settings.seed, runtime.rank)
+            with runtime.accumulating(last=micro == num_batches - 1):
+                output = runtime.module(batch.to(runtime.device), ctx)
+                count = runtime.total(output.count)
+                first = count.clamp(min=1) if first is None else first
+                total = count if total is None else total + count
+                # Gradients are averaged over processes, hence the factor; counts of later batches are not known yet,
+                # so all are divided by the first and brought to the total in clip_and_step.
+                runtime.backward(output.sum * (runtime.world_size / first))
+            outputs.append(output)
+            self._count(batch, waited)
+        assert first is not None and total is not None
+        rescale = None if num_batches == 1 else first / total.clamp(min=1)
+        norm = runtime.clip_and_step(self.settings.max_grad_norm, rescale)
+        values = {"loss": torch.stack([o.sum.detach() for o in outputs]).sum() / torch.stack([o.count for o in outputs]).sum().clamp(min=1)}
+        for output in outputs[-1:]:
+            values.update({f"loss/{k}": v for k, v in output.terms.items()})
+            values.update(output.metrics)
+        return {**values, "grad_norm": norm}
+
+    def _count(self, batch: Batch, waited: float) -> None:
+        strategy, encoder = self.train_module.strategy, self.train_module.encoder
+        computed = strategy.computed_tokens(batch, encoder.layout)
+        self.meter.count(rows=len(batch), tokens=batch.num_tokens, computed_tokens=computed, wait=waited)
+
+    @property
+    def train_module(self) -> Any:
+        """The TrainModule without the backend's wrapper."""
+        return self.runtime.accelerator.unwrap_model(self.runtime.module)
+
+    def _batches(self) -> Iterator[Batch]:
+        position = self.length.batches_done(self.state.step)
+        workers = self.settings.num_workers
+        loader = DataLoader(
+            self.stream,
+            batch_size=None,
+            sampler=range(position, self.length.num_batches),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=False,
+        )
+        return iter(loader)
+
+    def _set_learning_rate(self, step: int) -> None:
+        factor = self.schedule.factor(step, self.num_steps)
+        for group in self.runtime.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def _log(self) -> None:
+        values = self.meter.read()
+        values["lr"] = max(group["lr"] for group in self.runtime.optimizer.param_groups)
+        bad = [name for name in ("loss", "grad_norm") if not math.isfinite(values[name])]
+        if bad and not (self.settings.precision == "fp16" and bad == ["grad_norm"]):
+            raise TrainingError(
+                f"{bad[0]} is {values[bad[0]]} within the {self.settings.log_steps} steps up to {self.state.step}. "
+                "Lower optimizer.lr, set trainer.max_grad_norm, or use trainer.precision=fp32; the last checkpoint is from before."
+            )
+        for callback in self.callbacks:
+            callback.on_log(self, values)
+
+    def _evaluate_and_save(self) -> None:
+        began = time.perf_counter()
+        step, last = self.state.step, self.state.step == self.num_steps or self.stop_reason is not None
+        improved = self.length.evaluates_at(step, last=last, has_best=self.best is not None) and self.evaluate()
+        if improved or self.length.saves_at(step) or last or self.stop_reason is not None:
+            self.save()
+        self.meter.skip(time.perf_counter() - began)
+
+    def evaluate(self) -> bool:
+        """Evaluate now; True when the model is the best so far."""
+        if self._evaluate is None:
+            return False
+        self.model.eval()
+        with nullcontext() if self.average is None else self.average.swapped():
+            metrics = dict(self._evaluate())
+        self.runtime.module.train()
+        improved = self._compare(metrics)
+        for callback in self.callbacks:
+            callback.on_evaluate(self, metrics)
+        return improved
+
+    def _compare(self, metrics: Mapping[str, float]) -> bool:
+        if self.best is None:
+            return False
+        value = metrics[self.best.metric]
+        if self.best.better(value, self.state.best_value):
+            self.state.best_value, self.state.best_step = value, self.state.step
+            self.state.evaluations_without_best = 0
+            return True
+        self.state.evaluations_without_best += 1
+        patience = self.settings.early_stopping_patience
+        if patience is not None and self.state.evaluations_without_best >= patience:
+            self.stop(f"{self.best.metric} has not improved in {patience} evaluations")
+        return False
+
+    def save(self) -> None:
+        """Write a complete checkpoint of this step."""
+        tensors = self.runtime.state_dict()
+        if self.average is not None:
+            tensors["ema"] = self.average.state_dict()
+        callbacks = {f"{i}:{type(c).__name__}": c.state_dict() for i, c in enumerate(self.callbacks)}
+        state = {"trainer": asdict(self.state), "callbacks": callbacks, "identity": self.identity, "stop_reason": self.stop_reason}
+        save_checkpoint(self.folder, step=self.state.step, tensors=tensors, state=state)
+        keep = set() if self.state.best_step is None else {self.state.best_step}
+        retain(self.folder, limit=self.settings.save_total_limit, keep=keep)
+        for callback in self.callbacks:
+            callback.on_checkpoint(self)
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint of the same run."""
+        state = checkpoint.state()
+        parts = {name: checkpoint.tensors(name) for name in ("module", "optimizer", "scaler")}
+        self.runtime.load_state_dict(parts)
+        self.state = TrainState(**state["trainer"])
+        self.stop_reason = state["stop_reason"]
+        if self.average is not None:
+            self.average.load_state_dict(checkpoint.tensors("ema"))
+        for i, callback in enumerate(self.callbacks):
+            callback.load_state_dict(state["callbacks"].get(f"{i}:{type(callback).__name__}", {}))
+
+    def _choose_weights(self) -> None:
+        """Leave the best weights in the model when a metric picks them, else the last; averaged ones with EMA."""
+        best = self.state.best_step
+        if best is not None and best != self.state.step:
+            checkpoint = next(c for c in list_checkpoints(self.folder) if c.step == best)
+            self.train_module.load_state_dict(checkpoint.tensors("module"))
+            if self.average is not None:
+                self.average.load_state_dict(checkpoint.tensors("ema"))
+        if self.average is not None:
+            self.average.apply()
+        self.model.eval()
+
+    def probe(self) -> None:
+        """One step on the costliest batch that changes nothing, so that out-of-memory shows before the first step.
+
+        The optimiser runs with learning rate 0 to allocate its moments, which are dropped afterwards.
+        """
+        runtime = self.runtime
+        scaler = runtime.accelerator.scaler
+        before = None if scaler is None else scaler.state_dict()
+        for group in runtime.optimizer.param_groups:
+            group["lr"] = 0.0
+        output = runtime.module(self.stream.worst_case().to(runtime.device), StepContext(seed=self.settings.seed, rank=runtime.rank))
+        runtime.backward(output.mean)
+        runtime.clip_and_step(self.settings.max_grad_norm, None)
+        runtime.optimizer.optimizer.state.clear()
+        if scaler is not None:
+            scaler.load_state_dict(before)
+        self.meter = Meter()
+
+
+@contextmanager
+def memory_errors_named() -> Iterator[None]:
+    """Turns torch's out-of-memory errors into one that names the keys to change."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if not (isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate" in text):
+            raise
+        raise TrainingError(
+            f"out of memory: {str(error).splitlines()[0]}\nFirst use strategy=recompute (same result, memory of one micro-batch), "
+            "then lower strategy.token_budget; trainer.batch_size changes the number of in-batch negatives."
+        ) from error

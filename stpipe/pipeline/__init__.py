@@ -1,0 +1,1 @@
+"""The stages of each verb, the run directory, and its status."""

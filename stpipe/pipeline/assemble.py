@@ -1,0 +1,83 @@
+"""From a configuration to the objects of a run: model, data, objective, batches, evaluators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from stpipe.config.sections import RootConfig, SourceSection
+from stpipe.core.rows import Rows
+from stpipe.data.prepare import PreparedData, prepare
+from stpipe.data.stream import BatchStream
+from stpipe.engine.train_module import TrainModule
+from stpipe.evaluation.base import Evaluator
+from stpipe.losses.base import Loss
+from stpipe.models.sentence_transformer import SentenceTransformer
+from stpipe.models.tokenizer import tokenizer_fingerprint
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of, before a backend is started."""
+
+    root: RootConfig
+    model: SentenceTransformer
+    data: PreparedData
+    losses: Mapping[str, Loss]
+    layout_reason: str
+
+    @property
+    def evaluators(self) -> Mapping[str, Evaluator]:
+        return self.root.evaluator
+
+    def eval_rows(self) -> dict[str, Rows]:
+        """Held-out rows by data set."""
+        return {name: source.rows() for name, source in self.data.eval.items()}
+
+    def source(self, name: str) -> SourceSection:
+        """Configuration of one data set."""
+        return source_of(self.root, name)
+
+    def module(self) -> TrainModule:
+        """Encoder and objectives as one module."""
+        return TrainModule(self.model.encoder, self.losses, self.root.strategy)
+
+    def stream(self, *, rank: int, world_size: int) -> BatchStream:
+        """Training batches of one process."""
+        return BatchStream(
+            self.data.train,
+            sampler=self.root.sampler,
+            batch_sizes={name: self.source(name).batch_size or self.root.trainer.batch_size for name in self.data.train},
+            weights={name: self.source(name).weight for name in self.data.train},
+            seed=self.root.trainer.seed,
+            drop_last=self.root.trainer.drop_last,
+            rank=rank,
+            world_size=world_size,
+        )
+
+
+def source_of(root: RootConfig, name: str) -> SourceSection:
+    """The section of one data set: an entry of dataset.sources, or the dataset section itself."""
+    return root.dataset.sources.get(name, root.dataset)
+
+
+def load_data(root: RootConfig, model: SentenceTransformer, *, progress: Callable[[str], None]) -> PreparedData:
+    """Read, check and tokenise the data, or find it in the cache."""
+    return prepare(
+        root.dataset,
+        tokenizer=model.tokenizer,
+        tokenizer_id=tokenizer_fingerprint(model.tokenizer),
+        default_max_length=model.max_seq_length,
+        model_prompts=model.prompts,
+        offline=root.offline,
+        progress=progress,
+    )
+
+
+def assemble(root: RootConfig, *, progress: Callable[[str], None]) -> Parts:
+    """Load model and data. Everything that can be wrong with either is found here, before anything is written."""
+    model = root.model.build()
+    data = load_data(root, model, progress=progress)
+    reason = model.encoder.choose_layout()
+    losses = {name: source_of(root, name).loss or root.loss for name in data.train}
+    return Parts(root, model, data, losses, reason)

@@ -1,0 +1,86 @@
+"""What a run is about to do, in derived numbers that configurations hide: printed before training and kept in plan.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from stpipe.engine.length import RunLength
+from stpipe.engine.planner import default_budget
+from stpipe.pipeline.assemble import Parts, source_of
+
+#: Losses whose anchors are compared with every candidate of the batch say so by this coupling.
+IN_BATCH = "anchor"
+
+
+def make_plan(parts: Parts, length: RunLength, *, world_size: int, device: str, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Derived facts of a run.
+
+    `negatives_per_anchor` counts the other candidates of a full batch: positives and negatives of all rows of all
+    processes but the anchor's own positive.
+    """
+    root = parts.root
+    trainable = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
+    sources = {}
+    for name, source in parts.data.train.items():
+        size = (source_of(root, name).batch_size or root.trainer.batch_size) * world_size
+        mean_tokens = float(sum(np.mean(source.lengths(role)) for role in source.roles)) if len(source) else 0.0
+        in_batch = parts.losses[name].effective_coupling() == IN_BATCH
+        sources[name] = {
+            "rows": len(source),
+            "format": source.format.name,
+            "roles": list(source.roles),
+            "loss": type(parts.losses[name]).__name__,
+            "coupling": parts.losses[name].effective_coupling(),
+            "global_batch": size,
+            "negatives_per_anchor": size * (len(source.roles) - 1) - 1 if in_batch else 0,
+            "mean_tokens_per_row": round(mean_tokens, 1),
+        }
+    first = next(iter(sources.values()))
+    return {
+        "model": type(parts.model).__name__,
+        "strategy": type(root.strategy).__name__.lower(),
+        "token_budget": root.strategy.token_budget or default_budget(device),
+        "layout": parts.model.encoder.layout,
+        "layout_reason": parts.layout_reason,
+        "device": device,
+        "precision": root.trainer.precision,
+        "processes": world_size,
+        "steps": length.num_steps,
+        "batches": length.num_batches,
+        "accumulation_steps": length.accumulation,
+        "evaluate_every": length.eval_every,
+        "save_every": length.save_every,
+        "global_batch": first["global_batch"],
+        "negatives_per_anchor": first["negatives_per_anchor"],
+        "tokens_per_step": round(first["mean_tokens_per_row"] * first["global_batch"] * length.accumulation),
+        "trainable_parameters": trainable,
+        "total_parameters": sum(p.numel() for p in parts.model.parameters()),
+        "sources": sources,
+        "warnings": list(warnings),
+    }
+
+
+def plan_table(plan: Mapping[str, Any]) -> Table:
+    """The plan for a terminal."""
+    table = Table(title="Plan", show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, source in plan["sources"].items():
+        table.add_row(
+            f"data '{name}'",
+            f"{source['rows']:,} rows, {source['format']} ({', '.join(source['roles'])}), {source['mean_tokens_per_row']:,} tokens a row; "
+            f"{source['loss']}, batch {source['global_batch']}, {source['negatives_per_anchor']:,} negatives an anchor",
+        )
+    table.add_row("length", f"{plan['steps']:,} steps of {plan['accumulation_steps']} batch(es), about {plan['tokens_per_step']:,} tokens a step")
+    table.add_row("parameters", f"{plan['trainable_parameters']:,} trained of {plan['total_parameters']:,}")
+    table.add_row("computed", f"{plan['strategy']}, {plan['token_budget']:,} tokens a forward, {plan['precision']} on {plan['device']}")
+    table.add_row("layout", f"{plan['layout']}: {plan['layout_reason']}")
+    evaluate = f"every {plan['evaluate_every']} steps" if plan["evaluate_every"] else "before and after training"
+    table.add_row("evaluate, save", f"{evaluate}; checkpoint every {plan['save_every']} steps")
+    for warning in plan["warnings"]:
+        table.add_row("[yellow]warning", warning)
+    return table

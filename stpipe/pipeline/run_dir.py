@@ -1,0 +1,110 @@
+"""The run directory: who may write there, and what lies where."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stpipe.config.errors import ConfigError, Problem
+from stpipe.pipeline.identity import differences, identity
+from stpipe.pipeline.status import read_status
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Places inside one run directory."""
+
+    path: Path
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
+
+    def saved_config(self) -> dict[str, Any]:
+        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a new command may do with a run directory. `mode`: "fresh", "resume" or "finished"."""
+
+    mode: str
+    status: dict[str, Any] | None = None
+
+
+def claim(directory: RunDirectory, values: dict[str, Any]) -> Claim:
+    """Decide between a fresh run, a resumed one and one that is already finished; refuse everything else.
+
+    Touches nothing: what is replaced under run.overwrite goes when the run starts, after all checks.
+
+    Raises:
+        ConfigError: the directory cannot be written, holds a run or other files, or a run with another configuration.
+    """
+    path, resume = directory.path, values["trainer"]["resume"]
+    check_writable(path)
+    if not path.exists() or not any(path.iterdir()):
+        return Claim("fresh")
+    status = read_status(directory.status)
+    if values["run"]["overwrite"]:
+        return Claim("fresh")
+    if status is None:
+        raise ConfigError(Problem("run.dir", f"{path} holds files but no run. Choose another run.dir, or run.overwrite=true to replace them."))
+    if resume == "never":
+        raise ConfigError(
+            Problem(
+                "run.dir",
+                f"{path} holds a run (state {status['state']}, step {status['step']} of {status['num_steps']}). "
+                "Use trainer.resume=auto to continue it, run.overwrite=true to replace it, or another run.name.",
+            )
+        )
+    changed = differences(identity(directory.saved_config()), identity(values))
+    if changed:
+        lines = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, old, new in changed)
+        raise ConfigError(Problem("trainer.resume", f"the run in {path} has another configuration:\n{lines}\nUse these values, or another run.name."))
+    return Claim("finished" if status["state"] == "finished" and resume == "auto" else "resume", status)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a run directory that could not be made or written, without leaving anything behind."""
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        if not place.is_dir():
+            raise NotADirectoryError(20, f"{place} is a file")
+        with tempfile.TemporaryDirectory(dir=place, prefix=".stpipe-"):
+            pass
+    except OSError as error:
+        raise ConfigError(Problem("run.dir", f"{path} cannot be written: {error.strerror or error}. Choose another run.dir.")) from error
+
+
+def start_fresh(directory: RunDirectory, *, overwrite: bool) -> None:
+    """Make the directory, replacing what was there when that was asked for."""
+    if overwrite and directory.path.exists():
+        shutil.rmtree(directory.path)
+    directory.path.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,174 @@
+"""The stages of a training run, in order. Each leaves its output complete under its final name or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stpipe.cards.card import write_card
+from stpipe.config.load import redact
+from stpipe.data.stream import BatchStream
+from stpipe.engine.callbacks import Callback, MetricsLog, ProgressDisplay
+from stpipe.engine.callbacks.metrics_log import drop_records_after, write_records
+from stpipe.engine.checkpoint import sync
+from stpipe.engine.length import RunLength
+from stpipe.engine.loop import BestRule, Trainer
+from stpipe.evaluation.base import Evaluation
+from stpipe.evaluation.run import bm25_baselines, evaluate_all, full_metrics, greater_is_better
+from stpipe.evaluation.write import write_evaluation
+from stpipe.models.sentence_transformer import SentenceTransformer
+from stpipe.pipeline.environment import environment
+from stpipe.pipeline.resume import training_identity
+from stpipe.pipeline.run import Run
+from stpipe.pipeline.status import Status
+from stpipe.reports.atomic import write_text
+from stpipe.reports.report import write_report
+
+Results = Mapping[str, Evaluation]
+
+
+class _StatusStep(Callback):
+    """Keeps the step in status.json current at each checkpoint and at the end."""
+
+    def __init__(self, status: Status) -> None:
+        self.status = status
+
+    def on_checkpoint(self, trainer: Trainer) -> None:
+        self.status.write(step=trainer.state.step)
+
+    def on_train_end(self, trainer: Trainer) -> None:
+        self.status.write(step=trainer.state.step)
+
+
+def run_stages(run: Run, stream: BatchStream, length: RunLength, plan: Mapping[str, Any]) -> None:
+    """All stages after the plan."""
+    write_records_of(run, plan)
+    run.parts.model.to(run.runtime.device)
+    before: Results = {}
+    if run.settings.evaluate_before and run.parts.evaluators:
+        with run.status.stage("evaluate_before"):
+            before = evaluate_before(run)
+    with run.status.stage("train"):
+        trainer = train(run, stream, length)
+    with run.status.stage("save"):
+        save_model(run.parts.model, run.directory.model)
+    with run.status.stage("evaluate"):
+        evaluate_after(run, trainer, before)
+    with run.status.stage("card"):
+        write_card(run.directory.path, run.directory.model)
+    with run.status.stage("report"):
+        write_report(run.directory.path)
+
+
+def write_records_of(run: Run, plan: Mapping[str, Any]) -> None:
+    """config.yaml, environment.json, plan.json and data.json: what the run is, before it does anything."""
+    path = run.directory.path
+    facts = {
+        name: {
+            "fingerprint": source.fingerprint,
+            "rows": len(source),
+            "format": source.format.name,
+            "roles": list(source.roles),
+            "source": run.parts.source(name).train,
+        }
+        for name, source in run.parts.data.train.items()
+    }
+    if run.resumed:
+        run.status.data["resumed"].append({"step": run.checkpoint.step if run.checkpoint is not None else 0})
+    else:
+        write_text(run.directory.config, yaml.safe_dump(redact(run.loaded), sort_keys=False, allow_unicode=True))
+    run.status.write(state="running", num_steps=plan["steps"], warnings=list(plan["warnings"]))
+    write_text(path / "environment.json", json.dumps(environment(device=run.runtime.device, data=facts), indent=1) + "\n")
+    write_text(path / "plan.json", json.dumps(plan, indent=1) + "\n")
+    write_text(path / "data.json", json.dumps(run.parts.data.scan.as_dict(), indent=1) + "\n")
+
+
+def evaluate(run: Run) -> Results:
+    """Results of the model as it is, by evaluator."""
+    return evaluate_all(run.parts.model, run.parts.evaluators, run.parts.eval_rows(), batch_size=run.settings.eval_batch_size)
+
+
+def evaluate_before(run: Run) -> Results:
+    """Results of the model as it came. A resumed run computes them again, from the weights it starts from."""
+    run.parts.model.eval()
+    results = evaluate(run)
+    if not run.resumed:
+        with run.directory.metrics.open("a", encoding="utf-8") as file:
+            write_records(file, step=0, epoch=0.0, split="eval", values=full_metrics(results))
+    show(run, "before training", results)
+    return results
+
+
+def train(run: Run, stream: BatchStream, length: RunLength) -> Trainer:
+    """Train to the end, from the newest checkpoint when the run is continued."""
+    parts, root, runtime = run.parts, run.parts.root, run.runtime
+    module = parts.module().to(runtime.device)
+    runtime.prepare(module, root.optimizer.build(module))
+    best = None
+    if root.trainer.best_metric is not None:
+        higher = greater_is_better(parts.evaluators, root.trainer.best_metric, similarity=parts.model.similarity_fn_name)
+        best = BestRule(root.trainer.best_metric, higher)
+    trainer = Trainer(
+        model=parts.model,
+        runtime=runtime,
+        stream=stream,
+        length=length,
+        schedule=root.scheduler,
+        settings=root.trainer,
+        folder=run.directory.checkpoints,
+        identity=training_identity(run.loaded.values, parts),
+        evaluate=(lambda: full_metrics(evaluate(run))) if parts.evaluators else None,
+        best=best,
+        callbacks=[
+            MetricsLog(run.directory.metrics),
+            _StatusStep(run.status),
+            ProgressDisplay(root.trainer.progress),
+            *root.callbacks.values(),
+        ],
+    )
+    if run.checkpoint is not None:
+        trainer.load(run.checkpoint)
+        run.out.print(f"Resuming after step {run.checkpoint.step} of {trainer.num_steps}")
+    else:
+        drop_records_after(run.directory.metrics, 0)
+    trainer.fit()
+    return trainer
+
+
+def save_model(model: SentenceTransformer, folder: Path) -> None:
+    """Write the model aside, sync it, and put it in place whole."""
+    aside = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    model.save_pretrained(aside)
+    for path in (*aside.rglob("*"), aside):
+        sync(path)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+    sync(folder.parent)
+
+
+def evaluate_after(run: Run, trainer: Trainer, before: Results) -> None:
+    """Evaluate the model that was saved; write every system's results side by side."""
+    if not run.parts.evaluators:
+        return
+    after = evaluate(run)
+    baselines = bm25_baselines(run.parts.evaluators, run.parts.eval_rows())
+    step = trainer.state.best_step if trainer.state.best_step is not None else trainer.state.step
+    with run.directory.metrics.open("a", encoding="utf-8") as file:
+        write_records(file, step=trainer.state.step, epoch=trainer.epoch, split="final", values=full_metrics(after))
+    for name, result in after.items():
+        systems = {"before": before.get(name), "after": result, "bm25": baselines.get(name)}
+        write_evaluation(run.directory.evaluation / name, {k: v for k, v in systems.items() if v is not None})
+    show(run, f"after training (weights of step {step})", after)
+
+
+def show(run: Run, title: str, results: Results) -> None:
+    """The primary metric of each evaluator, on the terminal."""
+    for name, result in results.items():
+        run.out.print(f"{title}: {name}_{result.primary} {result.metrics[result.primary]:.4f}")
