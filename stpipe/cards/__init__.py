@@ -1,0 +1,1 @@
+"""The model card: README.md of the model directory, made from nothing but the files of a run directory."""

@@ -1,0 +1,191 @@
+"""Everything that a run directory says, read once. Card and report are made from this and from nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stpipe.config.errors import ConfigError
+from stpipe.reports.metrics_log import MetricsLog, read_lines, read_metrics
+
+SYSTEMS = ("before", "after", "bm25")
+NOT_METRICS = frozenset({"rank"})
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Paired difference `system` minus `against` of one metric: mean, 95 % interval and p of a paired bootstrap."""
+
+    system: str
+    against: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+    p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRecord:
+    """Scores of one query: system -> metric -> value."""
+
+    query_id: str
+    text: str
+    systems: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """The final evaluation of one evaluator; metric names are without the evaluator's own name in front.
+
+    unit: what `count` counts ("queries" or "rows"); query_metric: the metric of `queries` that belongs to the primary
+    one, None when there are no scores per query.
+    """
+
+    name: str
+    evaluator: str
+    primary: str
+    count: int | None
+    unit: str
+    systems: Mapping[str, Mapping[str, float]]
+    differences: tuple[Difference, ...]
+    queries: tuple[QueryRecord, ...]
+    query_metric: str | None
+
+    def value(self, system: str, metric: str | None = None) -> float | None:
+        """A system's value of a metric (the primary one when not named), None when it was not measured."""
+        return self.systems.get(system, {}).get(metric or self.primary)
+
+    def difference(self, system: str, against: str) -> Difference | None:
+        """The recorded difference of two systems, None when it was not tested."""
+        return next((d for d in self.differences if (d.system, d.against) == (system, against)), None)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The files of a run directory as plain values. A file that is absent or unreadable is an empty mapping, named in `missing`."""
+
+    directory: Path
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    status: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    data: Mapping[str, Any]
+    log: MetricsLog
+    evaluations: tuple[EvaluationRecord, ...] = ()
+    missing: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def name(self) -> str:
+        """run.name, or the name of the directory."""
+        return str(self.section("run").get("name") or self.directory.name)
+
+    def section(self, key: str) -> Mapping[str, Any]:
+        """A section of the configuration; empty when it is absent."""
+        return mapping(self.config.get(key))
+
+    def evaluation(self, name: str) -> EvaluationRecord | None:
+        """The evaluation of an evaluator by its name in the configuration."""
+        return next((e for e in self.evaluations if e.name == name), None)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """`value` if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def read_run(directory: Path) -> RunRecord:
+    """Read a run directory in whatever state the run left it; only a directory without any run is an error."""
+    if not directory.is_dir():
+        raise ConfigError(f"'{directory}' is not a directory. Expected: the directory of a run (run.dir), as `stpipe train` printed it")
+    files = ("config.yaml", "environment.json", "status.json", "plan.json", "data.json")
+    loaded = {name: _read_mapping(directory / name) for name in files}
+    if loaded["config.yaml"] is None and loaded["status.json"] is None:
+        raise ConfigError(f"'{directory}' holds no run: neither config.yaml nor status.json can be read. Name the directory of a run (run.dir)")
+    config = loaded["config.yaml"] or {}
+    return RunRecord(
+        directory=directory,
+        config=config,
+        environment=loaded["environment.json"] or {},
+        status=loaded["status.json"] or {},
+        plan=loaded["plan.json"] or {},
+        data=loaded["data.json"] or {},
+        log=read_metrics(directory / "metrics.jsonl"),
+        evaluations=_read_evaluations(directory / "evaluation", tuple(mapping(config.get("evaluator")))),
+        missing=tuple(name for name, content in loaded.items() if content is None),
+    )
+
+
+def _read_mapping(path: Path) -> dict[str, Any] | None:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _read_evaluations(root: Path, order: tuple[str, ...]) -> tuple[EvaluationRecord, ...]:
+    found = {path.parent.relative_to(root).as_posix(): path.parent for path in sorted(root.glob("**/metrics.json"))}
+    names = [n for n in order if n in found] + [n for n in found if n not in order]
+    read = (_read_evaluation(name, found[name]) for name in names)
+    return tuple(e for e in read if e is not None)
+
+
+def _read_evaluation(name: str, directory: Path) -> EvaluationRecord | None:
+    raw = _read_mapping(directory / "metrics.json")
+    if raw is None:
+        return None
+    systems = {system: _metrics(name, values) for system, values in mapping(raw.get("systems")).items()}
+    primary = _strip(name, str(raw.get("primary") or next(iter(systems.get("after", {})), "")))
+    queries = tuple(_query(line) for line in read_lines(directory / "per_query.jsonl"))
+    unit = "queries" if "num_queries" in raw else "rows"
+    count = raw.get(f"num_{unit}")
+    return EvaluationRecord(
+        name=name,
+        evaluator=str(raw.get("evaluator") or "unknown"),
+        primary=primary,
+        count=int(count) if isinstance(count, int | float) else None,
+        unit=unit,
+        systems={s: systems[s] for s in (*(s for s in SYSTEMS if s in systems), *(s for s in systems if s not in SYSTEMS))},
+        differences=tuple(_differences(name, mapping(raw.get("differences")))),
+        queries=queries,
+        query_metric=_query_metric(primary, queries),
+    )
+
+
+def _strip(name: str, metric: str) -> str:
+    return metric.removeprefix(f"{name}_")
+
+
+def _metrics(name: str, values: Any) -> dict[str, float]:
+    numbers = {k: v for k, v in mapping(values).items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {_strip(name, k): float(v) for k, v in numbers.items()}
+
+
+def _differences(name: str, raw: Mapping[str, Any]) -> list[Difference]:
+    found = []
+    for pair, values in raw.items():
+        system, _, against = pair.partition("-")
+        numbers = _metrics("", values)
+        if against and {"mean", "low", "high"} <= set(numbers):
+            metric = _strip(name, str(mapping(values).get("metric", "")))
+            found.append(Difference(system, against, metric, numbers["mean"], numbers["low"], numbers["high"], numbers.get("p")))
+    return found
+
+
+def _query(line: Mapping[str, Any]) -> QueryRecord:
+    systems = {system: _metrics("", values) for system, values in mapping(line.get("systems")).items()}
+    return QueryRecord(str(line.get("query_id", "")), str(line.get("query", "")), systems)
+
+
+def _query_metric(primary: str, queries: tuple[QueryRecord, ...]) -> str | None:
+    """The key of the primary metric in the scores per query, which may leave out the similarity in front."""
+    keys = {key for q in queries[:1] for values in q.systems.values() for key in values} - NOT_METRICS
+    exact = [k for k in sorted(keys, key=len, reverse=True) if primary == k or primary.endswith(f"_{k}")]
+    return next(iter(exact or sorted(keys)), None)

@@ -1,0 +1,91 @@
+"""Numbers and names as people read them, for the page and for the card. None is a dash."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+DASH = "\u2013"
+MINUS = "\u2212"
+SYSTEM_NAMES = {"before": "before", "after": "after", "bm25": "BM25"}
+LONGEST = 280
+
+
+def system_name(name: str) -> str:
+    """A system of an evaluation as it is called in text."""
+    return SYSTEM_NAMES.get(name, name)
+
+
+def capitalize_first(text: str) -> str:
+    """The first letter large, the others untouched."""
+    return text[:1].upper() + text[1:]
+
+
+def score(value: float | None) -> str:
+    """A metric with four decimals, or four significant digits where it is not a share."""
+    if value is None:
+        return DASH
+    return (f"{value:.4f}" if abs(value) < 10 else f"{value:,.4g}").replace("-", MINUS)
+
+
+def signed(value: float | None) -> str:
+    """A difference with its sign."""
+    if value is None:
+        return DASH
+    return f"{value:+.4f}".replace("-", MINUS)
+
+
+def percent(value: float | None) -> str:
+    """A share of 1 as per cent, with a decimal where it is small."""
+    if value is None:
+        return DASH
+    return f"{value:.1%}" if abs(value) < 0.1 else f"{value:.0%}"
+
+
+def signed_percent(value: float | None) -> str:
+    """A relative change."""
+    return DASH if value is None else f"{value:+.1%}".replace("-", MINUS)
+
+
+def integer(value: Any) -> str:
+    """A count with commas between thousands."""
+    return f"{value:,.0f}" if isinstance(value, int | float) else DASH
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the units that people would choose."""
+    if seconds is None:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def rank(value: int | None) -> str:
+    """Rank of the first relevant document."""
+    return "not found" if value is None else f"rank {value}"
+
+
+def p_value(value: float | None) -> str:
+    """A p value; below what a bootstrap resolves it is given as a bound."""
+    if value is None:
+        return DASH
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def plain_value(value: Any) -> str:
+    """A configuration value as it would stand in YAML."""
+    if isinstance(value, str):
+        return value or '""'
+    if isinstance(value, float):
+        return f"{value:g}" if value == 0 or abs(value) >= 1e-4 else f"{value:.4g}"
+    return json.dumps(value)
+
+
+def shorten(text: str) -> str:
+    """At most LONGEST characters, cut at a word."""
+    if len(text) <= LONGEST:
+        return text
+    return text[:LONGEST].rsplit(" ", 1)[0] + " \u2026"
