@@ -1,0 +1,167 @@
+"""compose(): overrides in, merged values with their origins out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from stpipe.config.compose.failures import hydra_failures
+from stpipe.config.compose.overrides import APPENDED, HYDRA_SETTINGS, apply_overrides, normalise
+from stpipe.config.compose.sources import config_loader, file_of
+from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.interpolate import resolve_interpolations
+from stpipe.config.layers import Tree, drop_group
+from stpipe.config.locations import configs_dir, recipes_dir
+from stpipe.config.options import ROOT_OPTION, option_values
+from stpipe.config.origins import Origins, Path, dotted
+from stpipe.config.schema import Schema, load_schema
+from stpipe.config.yaml_file import display, read_yaml
+
+SAVED_CONFIG = "config.yaml"
+
+
+@dataclass
+class Composed:
+    """A composition before decoding.
+
+    values: what files and overrides set, without defaults; origins: where; choices: config group -> option(s) chosen;
+    problems: what the decoder cannot see (failed interpolations); warnings: settings that were dropped; schema: what it
+    is to be decoded by (knows the components of `imports`).
+    """
+
+    values: dict[str, Any]
+    origins: Origins
+    choices: dict[str, Any]
+    schema: Schema
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def recipe(self) -> str | None:
+        return self.choices.get("recipe")
+
+
+def compose(
+    overrides: Sequence[str],
+    *,
+    config_dir: str | None = None,
+    config_path: str | None = None,
+    config_name: str = "train",
+    from_dir: str | None = None,
+) -> Composed:
+    """Compose a run.
+
+    Args:
+        overrides: Hydra overrides.
+        config_dir: a folder of the user's own groups and recipes; its files win over stpipe's.
+        config_path: replaces stpipe's configs folder.
+        config_name: the primary config.
+        from_dir: a run directory (or its config.yaml), whose configuration everything else is laid over.
+    """
+    base = _saved_config(from_dir) if from_dir is not None else ({}, {})
+    schema = load_schema(_peek_imports(overrides, base[0], config_dir))
+    loader = config_loader(schema, config_dir=config_dir, config_path=config_path)
+    with hydra_failures(loader):
+        parsed = normalise(overrides, loader)
+        texts = [o.input_line or "" for o in parsed]
+        ConfigLoaderImpl.validate_sweep_overrides_legal(overrides=parsed, run_mode=RunMode.RUN, from_shell=True)
+        defaults = loader.compute_defaults_list(config_name=config_name, overrides=[*HYDRA_SETTINGS, *texts], run_mode=RunMode.RUN)
+        chosen = {o.key_or_group: str(o.input_line) for o in parsed if o not in defaults.config_overrides and not o.is_hydra_override()}
+        if from_dir is not None and "recipe" in chosen:
+            raise ConfigError(Problem("recipe", "a saved configuration is whole already; leave the recipe out", chosen["recipe"]))
+        tree = Tree(schema)
+        _lay(tree, base[0], base[1], "--from", chosen)
+        for default in defaults.defaults:
+            if default.config_path and not default.config_path.startswith("hydra/"):
+                containing = defaults.overrides.override_metadata.get(default.override_key or "")
+                chooser = (containing.containing_config_path if containing else None) or default.parent
+                _lay_file(tree, loader, default, chooser, chosen)
+    apply_overrides(tree, [o for o in defaults.config_overrides if not o.is_hydra_override()])
+    choices = {k: v for k, v in defaults.overrides.known_choices.items() if not k.startswith("hydra/")}
+    choices.update({o.key_or_group: o.value() for o in parsed if o.key_or_group in APPENDED})
+    problems = resolve_interpolations(tree.values, schema, tree.origins)
+    return Composed(tree.values, tree.origins, choices, schema, problems, tree.warnings)
+
+
+def _saved_config(from_dir: str) -> tuple[dict[str, Any], dict[Path, str]]:
+    file = FilePath(from_dir)
+    file = file / SAVED_CONFIG if file.is_dir() else file
+    if not file.is_file():
+        raise ConfigError(Problem("", f"'{from_dir}' holds no {SAVED_CONFIG}; name a run directory", "--from"))
+    return read_yaml(file)
+
+
+def _peek_imports(overrides: Sequence[str], saved: dict[str, Any], config_dir: str | None) -> list[str]:
+    """User modules that the overrides, the recipe or a saved configuration name; they must be known before composing."""
+    found = list(saved.get("imports") or [])
+    folders = ([FilePath(config_dir)] if config_dir else []) + [configs_dir()]
+    files = [f / "train.yaml" for f in folders if (f / "train.yaml").is_file()]
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if key == "imports" or key.startswith("imports["):
+            names = yaml.safe_load(value) if value else []
+            found += names if isinstance(names, list) else [names]
+        if key == "recipe":
+            places = [f / "recipe" / f"{value}.yaml" for f in folders] + [recipes_dir() / f"{value}.yaml"]
+            files += [p for p in places if p.is_file()][:1]
+    for file in files:
+        inner = read_yaml(file)[0].get("imports")
+        found += inner if isinstance(inner, list) else []
+    return list(dict.fromkeys(name for name in found if isinstance(name, str)))
+
+
+def _lay_file(tree: Tree, loader: ConfigLoaderImpl, default: Any, chooser: str | None, chosen: dict[str, str]) -> None:
+    """One entry of the defaults list: a file, or a component that has none."""
+    config_path, package = default.config_path, tuple((default.package or "").split(".")) if default.package else ()
+    result = loader.repository.load_config(config_path)
+    if result is None:
+        return
+    if result.provider == "options":
+        if config_path != ROOT_OPTION:
+            group, _, name = config_path.rpartition("/")
+            values = option_values(tree.schema, group, name, defaults=False)
+            place = chosen.get(group) or _place_of_choice(loader, chooser, group)
+            tree.merge(values, _one_place(values, place), package)
+        return
+    file = file_of(result, config_path)
+    values, places = read_yaml(file) if file else (OmegaConf.to_container(result.config), {(): config_path})
+    values.pop("defaults", None)
+    if not package:
+        values.pop("hydra", None)
+        _lay(tree, values, places, "the recipe" if config_path.startswith("recipe/") else "", chosen)
+    elif values:
+        tree.merge(values, {(): places.get((), display(file) if file else config_path), **places}, package)
+
+
+def _lay(tree: Tree, values: dict[str, Any], places: dict[Path, str], replaced: str, chosen: dict[str, str]) -> None:
+    """A layer of the whole configuration; of the recipe's (or saved run's) own keys those of chosen groups are dropped."""
+    for group, text in chosen.items() if replaced else ():
+        gone = drop_group(values, group)
+        if gone:
+            keys = ", ".join(f"{dotted(p)} ({places.get(p, replaced)})" for p in gone)
+            tree.warnings.append(f"{text} replaces what {replaced} sets: {keys}")
+    tree.merge(values, places)
+
+
+def _one_place(values: Any, place: str, path: Path = ()) -> dict[Path, str]:
+    places = {path: place}
+    for key, inner in values.items() if isinstance(values, dict) else ():
+        places.update(_one_place(inner, place, (*path, key)))
+    return places
+
+
+def _place_of_choice(loader: ConfigLoaderImpl, chooser: str | None, group: str) -> str:
+    """Line of the defaults list that chose an option."""
+    result = loader.repository.load_config(chooser) if chooser else None
+    file = file_of(result, chooser) if result is not None and chooser else None
+    for path, place in read_yaml(file)[1].items() if file else ():
+        if path[:1] == ("defaults",) and str(path[-1]).split(" ")[-1].strip("/") == group:
+            return place
+    return ""

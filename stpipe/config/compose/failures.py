@@ -1,0 +1,69 @@
+"""Hydra's own errors as problems of the configuration: where, what, and the nearest valid name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from stpipe.config.compose.overrides import all_options
+from stpipe.config.compose.sources import file_of
+from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.suggest import unknown_name
+from stpipe.config.yaml_file import display, read_yaml
+
+
+@contextmanager
+def hydra_failures(loader: ConfigLoaderImpl) -> Iterator[None]:
+    """Inside, whatever Hydra, OmegaConf or the YAML reader raise becomes a ConfigError."""
+    try:
+        yield
+    except MissingConfigException as error:
+        raise ConfigError(_missing(loader, error)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_other(loader, error)) from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{display(Path(mark.name))}:{mark.line + 1}" if mark else ""
+        raise ConfigError(Problem("", f"not valid YAML: {error.problem or error.context}", place)) from error
+    except ValueError as error:  # Hydra's word for a malformed defaults list
+        raise ConfigError(Problem("defaults", str(error))) from error
+
+
+def _missing(loader: ConfigLoaderImpl, error: MissingConfigException) -> Problem:
+    missing = error.missing_cfg_file or ""
+    group, _, name = missing.rpartition("/")
+    if not group:
+        return Problem("", f"there is no primary config '{name}' (--config-name). Known: {', '.join(all_options(loader, ''))}")
+    return Problem(group, unknown_name(f"{group} option", name, all_options(loader, group)), _place(loader, str(error), group, name))
+
+
+def _other(loader: ConfigLoaderImpl, error: Exception) -> Problem:
+    text = str(error) or str(error.__cause__ or type(error).__name__)
+    match = re.search(r"Could not override '([^'@]+)[^']*'", text)
+    if match:
+        group = match.group(1)
+        known = [g for g in loader.list_groups("") if g != "hydra"]
+        return Problem(group, unknown_name("config group", group, known), _place(loader, text, group, ""))
+    lines = [line for line in text.splitlines() if line.strip()]
+    return Problem("", " ".join(lines), "")
+
+
+def _place(loader: ConfigLoaderImpl, text: str, group: str, name: str) -> str:
+    """The line of the defaults list that an error of Hydra speaks of."""
+    parent = re.search(r"In '([^']+)'", text)
+    result = loader.repository.load_config(parent.group(1)) if parent else None
+    file = file_of(result, parent.group(1)) if parent and result else None
+    if file is None:
+        return ""
+    values, places = read_yaml(file)
+    for i, entry in enumerate(values.get("defaults", [])):
+        if group in str(entry) and name in str(entry):
+            return places[("defaults", i)]
+    return display(file)

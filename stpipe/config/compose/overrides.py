@@ -1,0 +1,115 @@
+"""Command line overrides: from what users write to what Hydra is to see, and onto the merged values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException
+
+from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.layers import Tree
+from stpipe.config.origins import Path, dotted
+from stpipe.config.suggest import unknown_name
+
+APPENDED = ("recipe", "profile")
+HYDRA_SETTINGS = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra.job.chdir=false", "hydra/job_logging=none", "hydra/hydra_logging=none")
+
+
+def normalise(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Override]:
+    """Overrides as Hydra is to see them (see the module docstring); unknown options are reported with the nearest one."""
+    parser = OverridesParser.create(config_loader=loader)
+    problems: list[Problem] = []
+    parsed: list[Override] = []
+    appended: dict[str, list[str]] = {}
+    sweeps: list[Override] = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            problems.append(Problem("", f"cannot read this override: {str(error).splitlines()[0]}", text))
+            continue
+        group = override.key_or_group
+        if group in APPENDED and override.is_sweep_override():
+            sweeps.append(parser.parse_override(f"+{group}={override.get_value_element_as_str()}"))
+        elif group in APPENDED and not override.is_delete():
+            value = override.value()
+            names = [str(v) for v in (value if isinstance(value, list) else [value])]
+            appended.setdefault(group, []).extend(n for n in names if n not in appended.get(group, []))
+            problems += _unknown_options(loader, group, names, text)
+        elif loader.repository.group_exists(group) and not override.is_hydra_override():
+            if not override.is_delete() and not isinstance(_plain(override), dict):
+                value = _plain(override)
+                problems += _unknown_options(loader, group, [v for v in (value if isinstance(value, list) else [value]) if v], text)
+                override = parser.parse_override(text.lstrip("+"))
+            parsed.append(override)
+        else:
+            parsed.append(override if override.is_delete() or override.is_hydra_override() else parser.parse_override("++" + text.lstrip("+")))
+    if len(appended.get("recipe", [])) > 1:
+        problems.append(Problem("recipe", f"one recipe is a whole run; found {', '.join(appended['recipe'])}", "+recipe"))
+    if problems:
+        raise ConfigError(problems)
+    for group in APPENDED:
+        if appended.get(group):
+            names = appended[group]
+            parsed.append(parser.parse_override(f"+{group}={names[0] if len(names) == 1 else '[' + ','.join(names) + ']'}"))
+    return [*parsed, *sweeps]
+
+
+def _plain(override: Override) -> Any:
+    """The value of an override; None for a sweep, which is checked job by job."""
+    return None if override.is_sweep_override() else override.value()
+
+
+def _unknown_options(loader: ConfigLoaderImpl, group: str, names: Sequence[Any], place: str) -> list[Problem]:
+    return [
+        Problem(group, unknown_name(f"{group} option" if group not in APPENDED else group, str(name), all_options(loader, group)), place)
+        for name in names
+        if not loader.repository.config_exists(f"{group}/{name}")
+    ]
+
+
+def all_options(loader: ConfigLoaderImpl, group: str) -> list[str]:
+    """Every option of a group, also those in folders below it (`ci/small`)."""
+    options = list(loader.repository.get_group_options(group, ObjectType.CONFIG))
+    for inner in loader.repository.get_group_options(group, ObjectType.GROUP):
+        options += [f"{inner}/{name}" for name in all_options(loader, f"{group}/{inner}")]
+    return options
+
+
+def apply_overrides(tree: Tree, overrides: Sequence[Override]) -> None:
+    """Plain overrides; a component's name first, because another name starts the component anew."""
+    problems = []
+    for override in sorted(overrides, key=lambda o: not o.key_or_group.endswith(".name")):
+        text = str(override.input_line)
+        path = _split(override.key_or_group)
+        if override.is_delete():
+            if not tree.delete(path):
+                problems.append(Problem(dotted(path), "nothing sets this key, so there is nothing to delete", text))
+        else:
+            shown = re.sub(r"^\++", "", text)
+            tree.set(path, _unquote(override.value()), shown)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _split(key: str) -> Path:
+    return tuple(int(part) if bracket else part for bracket, part in re.findall(r"(\[)?([^.\[\]]+)\]?", key))
+
+
+def _unquote(value: Any) -> Any:
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, dict):
+        return {str(_unquote(k)): _unquote(v) for k, v in value.items()}
+    return [_unquote(v) for v in value] if isinstance(value, list) else value
+
+
+def hydra_overrides(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[str]:
+    """The same overrides for Hydra's own flags and sweeper: no folder, file or log of its own, keys set with `++`."""
+    return [*HYDRA_SETTINGS, *(str(o.input_line) for o in normalise(overrides, loader))]

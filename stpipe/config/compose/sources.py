@@ -1,0 +1,121 @@
+"""Where Hydra finds options: the user's folder, stpipe's configs, the recipes, the registered components."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path as FilePath
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import OmegaConf
+
+from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.locations import configs_dir, recipes_dir
+from stpipe.config.options import ROOT_OPTION, object_defaults, option_groups, option_names, option_values
+from stpipe.config.schema import Schema
+
+
+class RecipeSource(FileConfigSource):
+    """The recipes folder as config group `recipe`."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "recipes"
+
+    @staticmethod
+    def _inside(config_path: str) -> str:
+        return config_path.removeprefix("recipe").lstrip("/") if config_path.split("/")[0] == "recipe" else "<none>"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        return super().load_config(self._inside(config_path))
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path == "" or super().is_group(self._inside(config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        return super().is_config(self._inside(config_path))
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if config_path == "":
+            return ["recipe"] if results_filter != ObjectType.CONFIG else []
+        return super().list(self._inside(config_path), results_filter)
+
+
+class OptionSource(ConfigSource):
+    """The registered components as options of their groups; `path` is a key of `schemas`."""
+
+    schemas: dict[str, Schema] = {}
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider=provider, path=path)
+        self.schema = self.schemas[self.path]
+
+    @staticmethod
+    def scheme() -> str:
+        return "options"
+
+    def available(self) -> bool:
+        return True
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        values = self._values(config_path.removesuffix(".yaml"))
+        if values is None:
+            raise ConfigLoadError(f"no component '{config_path}'")
+        return ConfigResult(config=OmegaConf.create(values), path=f"options://{self.path}", provider=self.provider, header={"package": None})
+
+    def _values(self, config_path: str) -> dict[str, Any] | None:
+        if config_path == ROOT_OPTION:
+            return object_defaults(self.schema, self.schema)
+        group, _, name = config_path.rpartition("/")
+        return option_values(self.schema, group, name, defaults=True)
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path == "" or config_path in option_groups(self.schema)
+
+    def is_config(self, config_path: str) -> bool:
+        return self._values(config_path.removesuffix(".yaml")) is not None
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if config_path == "":
+            return list(option_groups(self.schema)) if results_filter != ObjectType.CONFIG else []
+        return option_names(self.schema, config_path) if results_filter != ObjectType.GROUP else []
+
+
+def config_loader(schema: Schema, *, config_dir: str | None = None, config_path: str | None = None) -> ConfigLoaderImpl:
+    """Hydra's loader over its own configs, the user's folder, stpipe's configs, the recipes and the generated options."""
+    return ConfigLoaderImpl(config_search_path=search_path(schema, config_dir, config_path))
+
+
+def search_path(schema: Schema, config_dir: str | None, config_path: str | None) -> ConfigSearchPathImpl:
+    """Earlier entries win: a file of the user over one of stpipe, any file over a generated option."""
+    version.setbase("1.3")
+    Plugins.instance()  # registers Hydra's own sources
+    for source in (RecipeSource, OptionSource):
+        SourcesRegistry.instance().register(source)
+    OptionSource.schemas[key := str(id(schema))] = schema
+    path = ConfigSearchPathImpl()
+    path.append("hydra", "pkg://hydra.conf")
+    if config_dir is not None:
+        folder = os.path.abspath(config_dir)
+        if not os.path.isdir(folder):
+            raise ConfigError(Problem("", f"config folder '{folder}' does not exist", f"--config-dir {config_dir}"))
+        path.append("command-line", f"file://{folder}")
+    path.append("main", f"file://{os.path.abspath(config_path) if config_path else configs_dir()}")
+    path.append("recipes", f"recipes://{recipes_dir()}")
+    path.append("options", f"options://{key}")
+    path.append("schema", "structured://")
+    return path
+
+
+def file_of(result: ConfigResult, config_path: str) -> FilePath | None:
+    """The file that a config was loaded from; None when it has none."""
+    scheme, _, folder = result.path.partition("://")
+    inside = config_path.removeprefix("recipe/") if scheme == RecipeSource.scheme() else config_path
+    return FilePath(folder) / f"{inside.removesuffix('.yaml')}.yaml" if scheme in ("file", RecipeSource.scheme()) else None
