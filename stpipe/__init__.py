@@ -1,3 +1,23 @@
 """stpipe trains embedding models, sparse encoders and rerankers from YAML."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+# Public name -> module that defines it. Imported on first use, so that `import stpipe` stays fast and free of torch.
+LAZY: dict[str, str] = {
+    "SentenceTransformer": "stpipe.models.sentence_transformer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module 'stpipe' has no attribute '{name}'")
+    return getattr(importlib.import_module(LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *LAZY])

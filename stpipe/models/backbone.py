@@ -1,0 +1,102 @@
+"""Loading and making the transformers model inside a Transformer module."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from stpipe.config.errors import ConfigError
+
+# model_type -> (module, class) of the encoder half of an encoder-decoder architecture
+ENCODER_ONLY: dict[str, tuple[str, str]] = {
+    "t5": ("transformers", "T5EncoderModel"),
+    "mt5": ("transformers", "MT5EncoderModel"),
+    "umt5": ("transformers", "UMT5EncoderModel"),
+    "longt5": ("transformers", "LongT5EncoderModel"),
+    "t5gemma": ("transformers", "T5GemmaEncoderModel"),
+}
+
+HIDDEN_DROPOUT = ("hidden_dropout_prob", "hidden_dropout", "dropout", "dropout_rate", "resid_pdrop", "embd_pdrop", "embedding_dropout", "mlp_dropout")
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+
+
+def load_config(
+    directory: Path,
+    *,
+    hidden_dropout: float | None = None,
+    attention_dropout: float | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> PreTrainedConfig:
+    """The transformers configuration of a model directory, with dropout changed where asked.
+
+    Args:
+        directory: model directory with config.json.
+        hidden_dropout: dropout of hidden states; None keeps the model's own.
+        attention_dropout: dropout of attention weights; None keeps the model's own.
+        options: further arguments of AutoConfig.from_pretrained.
+    """
+    try:
+        config = AutoConfig.from_pretrained(directory, **(options or {}))
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(f"{directory} holds no transformers model: {str(error).splitlines()[0]}") from error
+    override(config, "hidden_dropout", HIDDEN_DROPOUT, hidden_dropout)
+    override(config, "attention_dropout", ATTENTION_DROPOUT, attention_dropout)
+    for part in (config, config.get_text_config()):
+        if hasattr(part, "use_cache"):
+            part.use_cache = False  # there is nothing to generate
+    return config
+
+
+def override(config: PreTrainedConfig, key: str, names: tuple[str, ...], value: float | None) -> None:
+    """Set every attribute of the configuration that means this dropout."""
+    if value is None:
+        return
+    text = config.get_text_config()
+    found = [name for name in names if hasattr(text, name)]
+    if not found:
+        raise ConfigError(f"model.{key}: {config.model_type} has no such dropout (looked for {', '.join(names)}); remove the key")
+    for name in found:
+        setattr(text, name, value)
+
+
+def load_backbone(directory: Path, *, config: PreTrainedConfig, options: Mapping[str, Any] | None = None) -> PreTrainedModel:
+    """The weights of a model directory, without language-model head and without decoder.
+
+    Args:
+        directory: model directory.
+        config: its configuration, from load_config.
+        options: further arguments of from_pretrained, such as dtype, device_map and attn_implementation.
+    """
+    cls = model_class(config)
+    try:
+        return cls.from_pretrained(directory, config=config, **(options or {}))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{directory}: {cls.__name__} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def model_class(config: PreTrainedConfig) -> Any:
+    """AutoModel, or the encoder class of an encoder-decoder architecture."""
+    if config.model_type not in ENCODER_ONLY:
+        return AutoModel
+    module, name = ENCODER_ONLY[config.model_type]
+    config.is_encoder_decoder = False
+    return getattr(importlib.import_module(module), name)
+
+
+def random_backbone(config: PreTrainedConfig, *, seed: int = 0) -> PreTrainedModel:
+    """A model with random weights, the same for the same seed (tests, and training from scratch)."""
+    cls = model_class(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cls.from_config(config) if cls is AutoModel else cls(config)
+
+
+def is_causal(config: PreTrainedConfig) -> bool:
+    """True for a language model whose tokens see only what stands before them."""
+    architecture = (config.architectures or [""])[0]
+    return architecture.endswith("ForCausalLM") and getattr(config, "is_causal", None) is not False

@@ -1,0 +1,150 @@
+"""The backbone: a transformers model that turns tokens into contextual vectors, packed or padded."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from stpipe.config.errors import ConfigError
+from stpipe.core.tokens import Tokens
+from stpipe.models.modules.module import Features, Module
+from stpipe.ops.attention import NAME as PACKED_ATTENTION
+from stpipe.ops.attention import Packing, packed_attention
+
+
+def no_mask(*args: Any, **kwargs: Any) -> None:
+    """The packed attention keeps texts apart by their lengths, so no mask is built."""
+
+
+AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+AttentionMaskInterface.register(PACKED_ATTENTION, no_mask)
+
+LAYOUTS: tuple[str, ...] = ("packed", "padded")
+
+
+class Transformer(Module):
+    """A transformers backbone with its tokenizer.
+
+    layout "packed": the tokens of all texts go through as one row, so nothing is computed on padding; it needs a model
+    that follows transformers' attention registry and takes position ids (models/layout.py finds out). layout "padded":
+    texts are padded on the right to the longest, with a mask; works for every model. Both give the vectors (T, D) of
+    the real tokens only, in the order of the tokens.
+    """
+
+    type_name = "sentence_transformers.base.modules.transformer.Transformer"
+
+    def __init__(self, model: PreTrainedModel, *, tokenizer: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.padded_attention: str = model.config._attn_implementation
+        self.parameters_of_forward = frozenset(inspect.signature(model.forward).parameters)
+        pooler = getattr(model, "pooler", None)
+        if isinstance(pooler, nn.Module):
+            pooler.requires_grad_(False)  # computed by the backbone but never used here: it must not look trainable
+        self._layout = "padded"
+
+    @property
+    def layout(self) -> str:
+        return self._layout
+
+    @layout.setter
+    def layout(self, layout: str) -> None:
+        if layout not in LAYOUTS:
+            raise ConfigError(f"unknown layout '{layout}'. Known: {', '.join(LAYOUTS)}")
+        wanted = PACKED_ATTENTION if layout == "packed" else self.padded_attention
+        if self.model.config._attn_implementation != wanted:
+            self.model.set_attn_implementation(wanted)
+        if self.model.config._attn_implementation != wanted:
+            raise ConfigError(f"{type(self.model).__name__} does not use transformers' attention registry, so its texts cannot be packed")
+        self._layout = layout
+
+    def forward(self, features: Features) -> dict[str, Any]:
+        """Adds token_embeddings (T, D); with `want_hidden_states` also hidden_states, one (T, D) a layer and the input first."""
+        forward = self.forward_packed if self._layout == "packed" else self.forward_padded
+        vectors, hidden = forward(features)
+        out = {**features, "token_embeddings": vectors}
+        return out if hidden is None else {**out, "hidden_states": hidden}
+
+    def forward_packed(self, features: Features) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        ids, lengths = features["input_ids"], features["lengths"]
+        inputs = {
+            "input_ids": ids[None],
+            "position_ids": (Tokens(ids, lengths).positions() + self.position_offset)[None],
+            "packing": Packing.of(lengths, ids.device, windows=features.get("windows")),
+        }
+        if features.get("type_ids") is not None:
+            inputs["token_type_ids"] = features["type_ids"][None]
+        out = self.model(**inputs, **self.options(features))
+        hidden = out.get("hidden_states")
+        return out.last_hidden_state[0], None if hidden is None else tuple(h[0] for h in hidden)
+
+    def forward_padded(self, features: Features) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        tokens = Tokens(features["input_ids"], features["lengths"])
+        ids, mask = tokens.padded(self.pad_id)
+        inputs = {"input_ids": ids, "attention_mask": mask.long()}
+        if features.get("type_ids") is not None:
+            types = torch.zeros_like(ids)
+            types[mask] = features["type_ids"]
+            inputs["token_type_ids"] = types
+        out = self.model(**inputs, **self.options(features))
+        hidden = out.get("hidden_states")
+        return out.last_hidden_state[mask], None if hidden is None else tuple(h[mask] for h in hidden)
+
+    def options(self, features: Features) -> dict[str, Any]:
+        return {"output_hidden_states": True} if features.get("want_hidden_states") else {}
+
+    @property
+    def pad_id(self) -> int:
+        """Token that fills padding; masked, so any valid id does where the tokenizer names none."""
+        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+
+    @property
+    def position_offset(self) -> int:
+        """Number of the first position: RoBERTa and its kin reserve the positions up to that of the padding token."""
+        for module in self.model.modules():
+            table = getattr(module, "position_embeddings", None)
+            if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+                return table.padding_idx + 1
+        return 0
+
+    @property
+    def position_limit(self) -> int | None:
+        """Longest text in tokens that the positions reach; None when the architecture sets no limit."""
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        return None if not limit or limit < 0 else limit - self.position_offset
+
+    @property
+    def num_layers(self) -> int:
+        return self.model.config.get_text_config().num_hidden_layers
+
+    def output_dim(self, input_dim: int = 0) -> int:
+        return self.model.config.get_text_config().hidden_size
+
+    def config(self) -> dict[str, Any]:
+        """sentence_bert_config.json; max_seq_length and do_lower_case are for versions before 5.4."""
+        return {
+            "transformer_task": "feature-extraction",
+            "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+            "module_output_name": "token_embeddings",
+            "max_seq_length": self.tokenizer.model_max_length if self.tokenizer.model_max_length < 10**9 else None,
+            "do_lower_case": False,
+        }
+
+    def save(self, directory: Path) -> None:
+        """Weights, configuration and tokenizer as transformers stores them, and sentence_bert_config.json."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+        (directory / "sentence_bert_config.json").write_text(json.dumps(self.config(), indent=4), encoding="utf-8")
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any]) -> Module:
+        raise NotImplementedError("a Transformer is read by models/format.py, which also reads its weights and tokenizer")

