@@ -1,0 +1,24 @@
+"""Evaluators and their metrics. Importing it registers the evaluators."""
+
+from __future__ import annotations
+
+from stpipe.evaluation.base import Evaluation, Evaluator
+from stpipe.evaluation.binary_classification import BinaryClassificationEvaluator
+from stpipe.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
+from stpipe.evaluation.information_retrieval import InformationRetrievalEvaluator
+from stpipe.evaluation.mse import MSEEvaluator
+from stpipe.evaluation.reranking import RerankingEvaluator
+from stpipe.evaluation.sequential import SequentialEvaluator
+from stpipe.evaluation.triplet import TripletEvaluator
+
+__all__ = [
+    "BinaryClassificationEvaluator",
+    "EmbeddingSimilarityEvaluator",
+    "Evaluation",
+    "Evaluator",
+    "InformationRetrievalEvaluator",
+    "MSEEvaluator",
+    "RerankingEvaluator",
+    "SequentialEvaluator",
+    "TripletEvaluator",
+]

@@ -1,0 +1,53 @@
+"""Does similarity follow the scores that people gave? (STS)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from stpipe.config.fields import option
+from stpipe.config.metrics import MAX, metric, metric_facts, similarity_names
+from stpipe.config.registry import EVALUATORS
+from stpipe.core.rows import Rows
+from stpipe.evaluation.base import Evaluation, Evaluator
+from stpipe.evaluation.encoding import EmbeddingModel
+from stpipe.evaluation.labels import refuse_constant, score_labels
+from stpipe.evaluation.metrics import pearson, spearman
+from stpipe.evaluation.pairs import Side, similarities_of
+from stpipe.ops.similarity import SimilarityName
+
+
+@EVALUATORS.register("embedding_similarity", aliases=("EmbeddingSimilarityEvaluator",))
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingSimilarityEvaluator(Evaluator):
+    """Spearman and Pearson correlation between the similarity of each pair and its label.
+
+    Both texts go through `encode`. With several similarity functions `spearman_max` and `pearson_max` are the best of
+    them. A correlation is NaN when the model gives every pair the same similarity.
+    """
+
+    formats: ClassVar[tuple[str, ...]] = ("pair-score",)
+    metrics = metric_facts(metric("spearman_{similarity}"), metric("pearson_{similarity}"), maximum=True)
+
+    similarities: tuple[SimilarityName, ...] | None = option(None, help="Similarity functions to compare; None is the model's own.")
+    main_similarity: SimilarityName | None = option(None, help="The one of the primary metric; None is the best of several.")
+    truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
+
+    def __call__(self, model: EmbeddingModel, rows: Rows, *, batch_size: int) -> Evaluation:
+        self.check(rows)
+        labels = score_labels(rows)
+        refuse_constant(labels, rows, "embedding_similarity")
+        a, b = (
+            Side(rows, role, model.encode).embeddings(batch_size=batch_size, truncate_dim=self.truncate_dim) for role in ("anchor", "positive")
+        )
+        functions = similarity_names(self._values(), similarity=model.similarity_fn_name)
+        found: dict[str, float] = {}
+        for name, values in similarities_of(model, functions, a, b).items():
+            # float32, as users see similarities: noise in the last bits of float64 would rank pairs that are equal.
+            shown = values.astype("float32")
+            found[f"spearman_{name}"] = spearman(labels, shown)
+            found[f"pearson_{name}"] = pearson(labels, shown)
+        if len(functions) > 1:
+            for metric_name in ("spearman", "pearson"):
+                found[f"{metric_name}_{MAX}"] = max(found[f"{metric_name}_{name}"] for name in functions)
+        return Evaluation(found, self.primary(similarity=model.similarity_fn_name), evaluator=self._name(), num_rows=len(rows))

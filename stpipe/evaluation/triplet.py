@@ -1,0 +1,72 @@
+"""Is the positive nearer than the negative?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from stpipe.config.fields import option
+from stpipe.config.formats import negative_roles
+from stpipe.config.metrics import MAX, metric, metric_facts, similarity_names
+from stpipe.config.registry import EVALUATORS
+from stpipe.core.rows import Rows
+from stpipe.evaluation.base import Evaluation, Evaluator
+from stpipe.evaluation.collection import text_id
+from stpipe.evaluation.encoding import EmbeddingModel
+from stpipe.evaluation.pairs import Side, similarities_of
+from stpipe.ops.similarity import SimilarityName
+
+
+@EVALUATORS.register("triplet", aliases=("TripletEvaluator",))
+@dataclass(frozen=True, kw_only=True)
+class TripletEvaluator(Evaluator):
+    """Share of (anchor, positive, negative) with similarity(anchor, positive) > similarity(anchor, negative) + margin.
+
+    A row with several negatives counts as the share of them that are told apart. Anchors go through `encode_query`, the
+    others through `encode_document`. With several similarity functions `max_accuracy` is the best of them.
+    """
+
+    formats: ClassVar[tuple[str, ...]] = ("triplet", "n-tuple")
+    metrics = metric_facts(metric("{similarity}_accuracy"), maximum=True)
+
+    margin: float = option(0.0, help="By how much the positive must be more similar, in units of the similarity function.")
+    margins: Mapping[str, float] = option(help="Similarity function -> margin, where it differs from `margin`.", factory=dict)
+    similarities: tuple[SimilarityName, ...] | None = option(None, help="Similarity functions to compare; None is the model's own.")
+    main_similarity: SimilarityName | None = option(None, help="The one of the primary metric; None is the best of several.")
+    truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
+
+    def __call__(self, model: EmbeddingModel, rows: Rows, *, batch_size: int) -> Evaluation:
+        self.check(rows)
+        negatives = negative_roles(rows.columns)
+        sides = [Side(rows, "anchor", model.encode_query)]
+        sides += [Side(rows, role, model.encode_document) for role in ("positive", *negatives)]
+        anchor, positive, *others = (side.embeddings(batch_size=batch_size, truncate_dim=self.truncate_dim) for side in sides)
+        functions = similarity_names(self._values(), similarity=model.similarity_fn_name)
+        near = similarities_of(model, functions, anchor, positive)
+        far = [similarities_of(model, functions, anchor, other) for other in others]
+        right = {
+            # float32 on both sides, so that a negative equal to the positive is never ahead by a rounding error
+            name: np.mean([near[name].astype("float32") > f[name].astype("float32") + self._margin(name) for f in far], axis=0)
+            for name in functions
+        }
+        found = {f"{name}_accuracy": float(values.mean()) for name, values in right.items()}
+        lead = self.main_similarity or max(functions, key=lambda name: found[f"{name}_accuracy"])
+        if len(functions) > 1:
+            found[f"{MAX}_accuracy"] = max(found.values())
+        return Evaluation(
+            found,
+            self.primary(similarity=model.similarity_fn_name),
+            evaluator=self._name(),
+            num_rows=len(rows),
+            per_query=[
+                {"query_id": f"{text_id('q', text)}-{i}", "query": text, "accuracy": float(right[lead][i])}
+                for i, text in enumerate(rows.columns["anchor"])
+            ],
+            query_metric="accuracy",
+        )
+
+    def _margin(self, similarity: str) -> np.float32:
+        return np.float32(self.margins.get(similarity, self.margin))

@@ -1,0 +1,144 @@
+"""Results on disk: metrics, scores of each query, and run files that other tools can recompute everything from."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from stpipe.config.errors import DataError
+from stpipe.evaluation.base import Evaluation
+from stpipe.evaluation.significance import paired_bootstrap
+
+AFTER = "after"
+MAX_DENOMINATOR = 10**6
+
+
+def write_evaluation(folder: Path, systems: Mapping[str, Evaluation]) -> None:
+    """Write one evaluator's results, all files at once.
+
+    metrics.json; per_query.jsonl where there are scores of each query; run.trec of the system `after` (or of the only one),
+    run_SYSTEM.trec of the others; qrels.trec; a folder for each inner evaluator. An existing folder is replaced.
+
+    Args:
+        folder: evaluation/NAME of a run directory.
+        systems: system ("before", "after", "bm25", ...) -> its result on the same data.
+    """
+    folder = Path(folder)
+    aside = folder.with_name(f".writing-{folder.name}-{os.getpid()}")
+    old = folder.with_name(f".replaced-{folder.name}-{os.getpid()}")
+    try:
+        _write_files(aside, systems)
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_files(folder: Path, systems: Mapping[str, Evaluation]) -> None:
+    folder.mkdir(parents=True)
+    main = systems.get(AFTER) or next(iter(systems.values()))
+    _write(folder / "metrics.json", [json.dumps(summary(systems), indent=1, allow_nan=False)])
+    if main.per_query is not None:
+        lines = query_records(systems)
+        _write(folder / "per_query.jsonl", (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in lines))
+    for name, result in systems.items():
+        if result.run is not None:
+            _write(folder / ("run.trec" if result is main else f"run_{name}.trec"), run_lines(result.run, tag=name))
+    if main.qrels is not None:
+        _write(folder / "qrels.trec", qrels_lines(main.qrels))
+    for name in main.parts:
+        _write_files(folder / name, {system: result.parts[name] for system, result in systems.items() if name in result.parts})
+
+
+def summary(systems: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """The content of metrics.json; undefined values are null."""
+    main = systems.get(AFTER) or next(iter(systems.values()))
+    counts = {"num_queries": main.num_queries, "num_rows": main.num_rows}
+    return {
+        "evaluator": main.evaluator,
+        "primary": main.primary,
+        **{key: count for key, count in counts.items() if count is not None},
+        "systems": {name: {metric: finite(value) for metric, value in result.metrics.items()} for name, result in systems.items()},
+        "differences": differences(systems),
+    }
+
+
+def differences(systems: Mapping[str, Evaluation]) -> dict[str, dict[str, Any]]:
+    """Paired bootstrap of `after` against each other system over the primary metric; empty without scores of each query."""
+    main = systems.get(AFTER)
+    if main is None or main.per_query is None or main.query_metric is None:
+        return {}
+    found = {}
+    for name, other in systems.items():
+        if name != AFTER and other.per_query is not None:
+            key = main.query_metric
+            scores = {line["query_id"]: line[key] for line in other.per_query}
+            if scores.keys() != {line["query_id"] for line in main.per_query}:
+                raise DataError(f"systems after and {name} were not evaluated on the same queries, so they cannot be compared")
+            result = paired_bootstrap([line[key] for line in main.per_query], [scores[line["query_id"]] for line in main.per_query])
+            found[f"{AFTER}-{name}"] = {"metric": main.primary, **asdict(result)}
+    return found
+
+
+def query_records(systems: Mapping[str, Evaluation]) -> Iterator[dict[str, Any]]:
+    """The lines of per_query.jsonl: a query and what each system scored on it."""
+    by_system = {name: {line["query_id"]: line for line in result.per_query} for name, result in systems.items() if result.per_query is not None}
+    texts = {key: line["query"] for lines in by_system.values() for key, line in lines.items()}
+    for query_id, text in texts.items():
+        values = {name: _scores(lines[query_id]) for name, lines in by_system.items() if query_id in lines}
+        yield {"query_id": query_id, "query": text, "systems": values}
+
+
+def _scores(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: finite(value) for key, value in line.items() if key not in ("query_id", "query")}
+
+
+def run_lines(run: Mapping[str, Mapping[str, float]], *, tag: str) -> Iterator[str]:
+    """TREC run: query Q0 document rank score tag."""
+    for query, docs in run.items():
+        for rank, (doc, score) in enumerate(docs.items(), 1):
+            yield f"{trec_id(query)} Q0 {trec_id(doc)} {rank} {score!r} {tag}"
+
+
+def qrels_lines(qrels: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """TREC judgements: query 0 document grade.
+
+    The format has whole grades only, so fractions are all multiplied by the least number that makes them whole (0.3
+    and 1.0 become 3 and 10), which leaves nDCG as it is.
+    """
+    scale = math.lcm(*{_fraction(grade).denominator for docs in qrels.values() for grade in docs.values()})
+    for query, docs in qrels.items():
+        for doc, grade in docs.items():
+            yield f"{trec_id(query)} 0 {trec_id(doc)} {int(_fraction(grade) * scale)}"
+
+
+def _fraction(grade: float) -> Fraction:
+    """The decimal number that a grade is written as."""
+    return Fraction(repr(float(grade))).limit_denominator(MAX_DENOMINATOR)
+
+
+def trec_id(name: str) -> str:
+    """An id without white space, which separates the fields of TREC files; as in a URL, so that it can be undone."""
+    return name if name and not any(c.isspace() or c == "%" for c in name) else quote(name, safe="") or "%"
+
+
+def finite(value: Any) -> Any:
+    """The value, None for NaN and infinities, which JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
