@@ -13,12 +13,12 @@ from stpipe.reports.svg import COLOURS, new_figure, to_svg
 
 Curve = Sequence[Sequence[float | None]]
 MAX_POINTS = 400
-SMOOTH = 0.9
+MIN_SMOOTH = 20
 NAMES = {"before": "before", "after": "after", "bm25": "BM25"}
 
 
 def curve_figure(curve: Curve, *, identity: str, title: str, label: str, smooth: bool = False, mark: int | None = None) -> str | None:
-    """One curve over steps; `smooth` adds its moving average, `mark` is the step of the kept weights."""
+    """One curve over steps; `smooth` adds its moving average, `mark` is the step of the kept weights, `label` what the values are."""
     points = thinned(curve)
     if len(points) < 2:
         return None
@@ -32,12 +32,17 @@ def curve_figure(curve: Curve, *, identity: str, title: str, label: str, smooth:
         axes.plot(steps, values, color=COLOURS["after"], marker="o" if len(points) <= 25 else None, markersize=4)
     if mark is not None:
         axes.axvline(mark, color=COLOURS["good"], linestyle=(0, (4, 3)), linewidth=1.2)
-        axes.annotate("kept", (mark, 1), xycoords=("data", "axes fraction"), xytext=(3, -4), textcoords="offset points", va="top", color=COLOURS["good"])
-    _steps(axes, label)
+        axes.annotate(
+            "kept",
+            (mark, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -4),
+            textcoords="offset points",
+            va="top",
+            color=COLOURS["good"],
+        )
+    _steps(axes)
     return to_svg(figure, identity=identity, title=title, description=f"{label}: {_described(curve)}")
-
-
-MIN_SMOOTH = 20
 
 
 def evaluation_figure(evaluation: dict[str, Any], curve: Curve, *, identity: str, best: int | None) -> str | None:
@@ -51,12 +56,20 @@ def evaluation_figure(evaluation: dict[str, Any], curve: Curve, *, identity: str
     bm25 = next((m["values"].get("bm25") for m in evaluation["metrics"] if m["name"] == evaluation["primary"]), None)
     if bm25 is not None:
         axes.axhline(bm25, color=COLOURS["bm25"], linestyle=(0, (5, 3)), linewidth=1.4)
-        axes.annotate("BM25", (1, bm25), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="right", color=COLOURS["bm25"])
+        axes.annotate(
+            "BM25",
+            (1, bm25),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            color=COLOURS["bm25"],
+        )
     kept = next((p for p in points if p[0] == best), None)
     if kept:
         axes.plot(*kept, marker="o", markersize=9, markerfacecolor="none", markeredgewidth=1.6, color=COLOURS["good"])
         axes.annotate("kept", kept, xytext=(0, -16), textcoords="offset points", ha="center", color=COLOURS["good"])
-    _steps(axes, evaluation["primary"])
+    _steps(axes)
     level = "" if bm25 is None else f"; BM25 {bm25:.4f}"
     title = f"{evaluation['primary']} of {evaluation['name']} over training"
     return to_svg(figure, identity=identity, title=title, description=_described(curve) + level)
@@ -73,9 +86,9 @@ def share_figure(curves: dict[str, Curve], *, identity: str, title: str) -> str 
         axes.plot([p[0] for p in points], [p[1] for p in points], color=COLOURS[colour], label=name)
     top = max(p[1] for points in drawn.values() for p in points)
     axes.set_ylim(0, max(top * 1.15, 0.01))
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0 if top > 0.05 else 1))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
-    _steps(axes, "")
+    _steps(axes)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0 if top > 0.05 else 1))
     return to_svg(figure, identity=identity, title=title, description="; ".join(f"{n}: {_described(c)}" for n, c in curves.items()))
 
 
@@ -119,7 +132,9 @@ def histogram_figure(comparison: dict[str, Any], *, identity: str) -> str | None
     axes.set_ylabel("queries")
     against = NAMES.get(comparison["against"], comparison["against"])
     described = f"{comparison['better']} queries better, {comparison['worse']} worse, {comparison['equal']} equal"
-    return to_svg(figure, identity=identity, title=f"Change of {comparison['metric']} against {against}, query by query", description=described)
+    return to_svg(
+        figure, identity=identity, title=f"Change of {comparison['metric']} against {against}, query by query", description=described
+    )
 
 
 def thinned(curve: Curve) -> list[tuple[float, float]]:
@@ -131,21 +146,20 @@ def thinned(curve: Curve) -> list[tuple[float, float]]:
 
 
 def moving_average(values: Sequence[float]) -> list[float]:
-    """Exponential moving average without the bias of its start."""
-    total = weight = 0.0
+    """Mean over a window about each value, a twentieth of the curve to either side and narrower at its ends, so that nothing lags."""
+    reach = max(len(values) // 20, 1)
     averages = []
-    for value in values:
-        total, weight = SMOOTH * total + value, SMOOTH * weight + 1
-        averages.append(total / weight)
+    for i in range(len(values)):
+        side = min(reach, i, len(values) - 1 - i)
+        averages.append(statistics.fmean(values[i - side : i + side + 1]))
     return averages
 
 
-def _steps(axes: Axes, label: str) -> None:
+def _steps(axes: Axes) -> None:
     axes.set_xlabel("step")
-    axes.set_title(label, loc="left", fontsize=11, color=COLOURS["muted"]) if label else None
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(_short)) if label else None
+    axes.yaxis.set_major_formatter(FuncFormatter(_short))
     axes.margins(x=0.02)
 
 

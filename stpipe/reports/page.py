@@ -68,7 +68,8 @@ def _headline(evaluation: dict[str, Any]) -> Markup:
     parts = [Markup("<strong>{}</strong>, {}: {}.").format(evaluation["name"], evaluation["primary"], ", ".join(found) or "no value")]
     for d in evaluation["differences"]:
         against = {"before": "the model before training", "bm25": "BM25"}.get(d["against"], d["against"])
-        interval = f"{text.signed(d['mean'])}, 95 % interval {text.signed(d['low'])} to {text.signed(d['high'])}"
+        interval = f"{text.signed(d['mean'])}, 95\u00a0% interval {text.signed(d['low'])} to {text.signed(d['high'])}"
+        interval += f", {text.p_value(d['p'])}" if d["p"] is not None else ""
         claim = text.capitalize_first(HEADLINE[d["verdict"]])
         parts.append(Markup(' <span class="{}">{} {}</span> ({}).').format(d["verdict"], claim, against, interval))
     return Markup("").join(parts)
@@ -145,25 +146,33 @@ def _training_figures(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     kept = best["step"] if best else None
     if "loss" in curves:
         svg = curve_figure(curves["loss"], identity="loss", title="Training loss", label="loss", smooth=True, mark=kept)
-        yield {"svg": svg, "caption": "Training loss", "note": "thin: each window, thick: moving average" if len(curves["loss"]) >= 20 else ""}
+        yield {
+            "svg": svg,
+            "caption": "Training loss",
+            "note": "thin: each window, thick: moving average" if len(curves["loss"]) >= 20 else "",
+        }
     for i, e in enumerate(document["evaluations"]):
         curve = training["evaluations"].get(f"{e['name']}_{e['primary']}", [])
         yield {"svg": evaluation_figure(e, curve, identity=f"evaluation-{i}", best=kept), "caption": e["name"], "note": e["primary"]}
     names = {LEARNING_RATE: "Learning rate", "grad_norm": "Gradient norm before clipping"}
     others = sorted((n for n in curves if n != "loss"), key=lambda n: (list(names).index(n) if n in names else len(names), n))
     for i, name in enumerate(others):
-        caption = names.get(name, name)
+        caption = names.get(name, name.replace("loss/", "Loss term "))
         svg = curve_figure(curves[name], identity=f"curve-{i}", title=caption, label=name, smooth=name != LEARNING_RATE)
         yield {"svg": svg, "caption": caption, "note": ""}
 
 
 def _throughput_figures(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     curves = document["throughput"]["curves"]
-    svg = curve_figure(curves.get("tokens_per_second", []), identity="tokens", title="Tokens per second", label="tokens per second", smooth=True)
+    svg = curve_figure(
+        curves.get("tokens_per_second", []), identity="tokens", title="Tokens per second", label="tokens per second", smooth=True
+    )
     yield {"svg": svg, "caption": "Tokens per second", "note": "real tokens, without padding"}
     names = {"padding_share": "padding", "input_wait_share": "waiting for data"}
     shares = {label: curves[name] for name, label in names.items() if name in curves}
     title = "Share of computed tokens that is padding, and of time spent waiting"
-    yield {"svg": share_figure(shares, identity="shares", title=title), "caption": "Losses", "note": "padding: of computed tokens; waiting: of time"}
-
-
+    yield {
+        "svg": share_figure(shares, identity="shares", title=title),
+        "caption": "Padding and waiting",
+        "note": "shares of computed tokens and of time",
+    }

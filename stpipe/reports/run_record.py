@@ -106,7 +106,9 @@ def read_run(directory: Path) -> RunRecord:
     files = ("config.yaml", "environment.json", "status.json", "plan.json", "data.json")
     loaded = {name: _read_mapping(directory / name) for name in files}
     if loaded["config.yaml"] is None and loaded["status.json"] is None:
-        raise ConfigError(f"'{directory}' holds no run: neither config.yaml nor status.json can be read. Name the directory of a run (run.dir)")
+        raise ConfigError(
+            f"'{directory}' holds no run: neither config.yaml nor status.json can be read. Name the directory of a run (run.dir)"
+        )
     config = loaded["config.yaml"] or {}
     return RunRecord(
         directory=directory,

@@ -37,10 +37,17 @@ def config() -> dict[str, Any]:
         "loss": {"name": "matryoshka", "dims": [16, 8], "loss": {"name": "mnrl", "scale": 20.0}},
         "dataset": {"train": "stdlib://docstrings", "max_rows": 4000, "max_length": {"positive": 256}, "checks": {"overlap": "drop"}},
         "sampler": {"name": "no_duplicates"},
-        "evaluator": {"dev": {"name": "InformationRetrievalEvaluator", "source": None}},
+        "evaluator": {"dev": {"name": "information_retrieval", "source": None}},
         "optimizer": {"name": "adamw", "lr": 2e-5},
         "strategy": {"name": "recompute", "token_budget": 4096},
-        "trainer": {"num_epochs": 1.0, "batch_size": 64, "seed": 7, "precision": "bf16", "best_metric": "dev_cosine_ndcg@10", "eval_steps": 0.2},
+        "trainer": {
+            "num_epochs": 1.0,
+            "batch_size": 64,
+            "seed": 7,
+            "precision": "bf16",
+            "best_metric": "dev_cosine_ndcg@10",
+            "eval_steps": 0.2,
+        },
         "run": {"name": "synthetic", "dir": "outputs/quick/synthetic"},
         "card": {"language": "en", "license": None, "model_name": "Docstring search", "examples": False},
         "offline": True,
@@ -49,7 +56,13 @@ def config() -> dict[str, Any]:
 
 def environment() -> dict[str, Any]:
     """Versions, machine and fingerprints."""
-    source = {"fingerprint": "6f2d9c01ab34", "rows": 4000, "format": "pair", "roles": ["anchor", "positive"], "source": "stdlib://docstrings"}
+    source = {
+        "fingerprint": "6f2d9c01ab34",
+        "rows": 4000,
+        "format": "pair",
+        "roles": ["anchor", "positive"],
+        "source": "stdlib://docstrings",
+    }
     return {
         "versions": {"stpipe": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
         "python": "3.11.7",
@@ -137,7 +150,11 @@ def write_evaluation(directory: Path, queries: int) -> None:
         before = round(noise.random(), 4)
         after = min(1.0, max(0.0, round(before + noise.gauss(0.07, 0.15), 4))) if i % 4 else before
         scores = {"before": before, "after": after, "bm25": round(noise.random(), 4)}
-        text = "</script><script>alert('&')</script> <img src=http://example.com/x.png>" if i == 0 else f"What does function number {i} return when its input is empty?"
+        text = (
+            "</script><script>alert('&')</script> <img src=http://example.com/x.png>"
+            if i == 0
+            else f"What does function number {i} return when its input is empty?"
+        )
         if i == 1:
             text, scores = text + " And then, " * 60, {"before": 0.0, "after": 1.0, "bm25": 0.5}
         if i == 0:
@@ -153,5 +170,11 @@ def write_evaluation(directory: Path, queries: int) -> None:
         f"after-{other}": {"metric": metric, "mean": (d := means["after"] - means[other]), "low": d - 0.02, "high": d + 0.021, "p": 0.0004}
         for other in ("before", "bm25")
     }
-    content = {"evaluator": "InformationRetrievalEvaluator", "primary": metric, "num_queries": queries, "systems": systems, "differences": differences}
+    content = {
+        "evaluator": "information_retrieval",
+        "primary": metric,
+        "num_queries": queries,
+        "systems": systems,
+        "differences": differences,
+    }
     write_json(directory / "metrics.json", content)

@@ -1,0 +1,162 @@
+"""The text of a card: facts of the run and of the model directory, put into the template of the model's type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import yaml
+
+from stpipe.cards.front_matter import data_sources, front_matter, hub_id, task
+from stpipe.cards.losses import LossFacts, entry_key, run_losses
+from stpipe.cards.model_files import ModelFacts
+from stpipe.cards.training_log import training_log
+from stpipe.reports import text
+from stpipe.reports.changes import Change, changed_keys
+from stpipe.reports.data_scan import scan_rows
+from stpipe.reports.document import seconds_between
+from stpipe.reports.quality import evaluation_section
+from stpipe.reports.run_record import RunRecord, mapping
+from stpipe.reports.schema import metric_directions, run_schema
+from stpipe.reports.training import best_step, throughput_section
+
+RETRIEVAL_ROLES = frozenset({"query", "document", "documents"})
+RETRIEVAL_TASKS = frozenset({"information-retrieval", "reranking"})
+# Neither hyper-parameters nor fit for publication: names of the run, and places on somebody's disk.
+NOT_SHOWN = ("run.", "card.", "callbacks.", "evaluator.", "imports", "offline", "model.name_or_path")
+NOT_SHOWN_LEAVES = frozenset({"train", "eval", "cache_dir", "resume", "progress"})
+
+
+@dataclass(frozen=True)
+class CardKind:
+    """What distinguishes the cards of one type of model: template, Hub task, tags, and what to call the model."""
+
+    template: str
+    pipeline_tag: str
+    tags: tuple[str, ...]
+    noun: str
+
+
+DENSE = CardKind(
+    "dense.md.j2",
+    "sentence-similarity",
+    ("sentence-transformers", "sentence-similarity", "feature-extraction", "dense"),
+    "dense embedding model",
+)
+KINDS: Mapping[str, CardKind] = {"dense": DENSE}
+
+
+def card_text(record: RunRecord, model: ModelFacts) -> str:
+    """The whole README.md."""
+    schema = run_schema(record)
+    kind = KINDS.get(str(record.section("model").get("name")), DENSE)
+    losses = run_losses(record, schema)
+    title = str(record.section("card").get("model_name") or record.name)
+    directions = metric_directions(record, schema)
+    best = best_step(record, directions)
+    head = front_matter(record, losses, title=title, pipeline_tag=kind.pipeline_tag, kind_tags=kind.tags)
+    return (
+        _environment()
+        .get_template(kind.template)
+        .render(
+            front_matter=head,
+            title=title,
+            kind=kind,
+            model=model,
+            base=_base(record),
+            card=record.section("card"),
+            data=mapping(record.environment.get("data")),
+            sources=[_place(s) for s in data_sources(record)],
+            scan=scan_rows(record.data),
+            examples=_examples(record),
+            losses=losses,
+            citations=_citations(losses),
+            retrieval=_is_retrieval(record, model),
+            evaluations=[{**evaluation_section(e, directions), "task": task(e.evaluator)[1]} for e in record.evaluations],
+            changes=[c for c in changed_keys(record.config, schema) if _is_hyper_parameter(c)],
+            log=training_log(record, best),
+            best=best,
+            plan=record.plan,
+            rates=throughput_section(record)["median"],
+            seconds=mapping(mapping(record.status.get("stages")).get("train")).get("seconds")
+            or seconds_between(record.status.get("started"), record.status.get("finished")),
+            trainer=record.section("trainer"),
+            command=record.status.get("command"),
+            environment=record.environment,
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("stpipe.cards", "templates"),
+        autoescape=False,  # Markdown; table cells go through the filter `cell`
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters: tuple[Callable[..., str], ...] = (
+        cell,
+        yaml_block,
+        text.system_name,
+        text.capitalize_first,
+        text.score,
+        text.signed,
+        text.percent,
+        text.integer,
+        text.duration,
+        text.p_value,
+        text.plain_value,
+    )
+    environment.filters.update({f.__name__: f for f in filters})
+    return environment
+
+
+def cell(value: Any) -> str:
+    """Text that cannot break out of a Markdown table or turn into HTML."""
+    plain = " ".join(str(value).split())
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("`", "\\`")
+
+
+def yaml_block(value: Mapping[str, Any]) -> str:
+    """A mapping as YAML for a fenced block."""
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100).strip()
+
+
+def _base(record: RunRecord) -> dict[str, Any]:
+    """The start weights: a link to the Hub where that is certain, else the name, of a local directory only its last part."""
+    section = record.section("model")
+    name = section.get("name_or_path")
+    return {"hub": hub_id(name), "name": _place(str(name)) if name else None, "revision": section.get("revision")}
+
+
+def _place(source: str) -> str:
+    """A source as it may be published: Hub ids and URLs whole, of local paths the last part only."""
+    if "://" in source or hub_id(source):
+        return source
+    return source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+
+
+def _examples(record: RunRecord) -> Mapping[str, Any]:
+    """Rows of the training data by data set, when card.examples allows them."""
+    return mapping(record.data.get("examples")) if record.section("card").get("examples") else {}
+
+
+def _is_retrieval(record: RunRecord, model: ModelFacts) -> bool:
+    """True when queries and documents play different parts, so that the snippet should use encode_query and encode_document."""
+    roles = {role for d in mapping(record.environment.get("data")).values() for role in mapping(d).get("roles") or ()}
+    tasks = {task(e.evaluator)[0] for e in record.evaluations}
+    return bool(roles & RETRIEVAL_ROLES or tasks & RETRIEVAL_TASKS or {"query", "document"} & set(model.prompts))
+
+
+def _is_hyper_parameter(change: Change) -> bool:
+    leaf = change.key.rsplit(".", 1)[-1]
+    return not change.key.startswith(NOT_SHOWN) and leaf not in NOT_SHOWN_LEAVES and ".joins" not in change.key
+
+
+def _citations(losses: Iterable[LossFacts]) -> list[str]:
+    """BibTeX of the losses, each entry once."""
+    return list({entry_key(c): c for loss in losses for c in loss.citations}.values())

@@ -1,0 +1,106 @@
+"""The YAML at the top of a card, which the Hub reads. Holds what the run knows; nothing is guessed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from stpipe.cards.losses import LossFacts
+from stpipe.reports.run_record import RunRecord, mapping
+
+LIBRARY = "sentence-transformers"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+# Task names as the Hub shows them, by registered evaluator.
+TASKS: Mapping[str, tuple[str, str]] = {
+    "information_retrieval": ("information-retrieval", "Information Retrieval"),
+    "reranking": ("reranking", "Reranking"),
+    "embedding_similarity": ("semantic-similarity", "Semantic Similarity"),
+    "triplet": ("triplet", "Triplet"),
+    "binary_classification": ("binary-classification", "Binary Classification"),
+    "mse": ("knowledge-distillation", "Knowledge Distillation"),
+    "sequential": ("sequential-evaluation", "Sequential Evaluation"),
+}
+
+
+def front_matter(record: RunRecord, losses: tuple[LossFacts, ...], *, title: str, pipeline_tag: str, kind_tags: tuple[str, ...]) -> str:
+    """The YAML between the dashes.
+
+    Args:
+        record: the run.
+        losses: its losses.
+        title: name of the model.
+        pipeline_tag: task of the Hub that this type of model does.
+        kind_tags: tags of this type of model.
+    """
+    card = record.section("card")
+    results = list(_results(record))
+    fields: dict[str, Any] = {
+        "language": _listed(card.get("language")),
+        "license": card.get("license"),
+        "library_name": LIBRARY,
+        "pipeline_tag": pipeline_tag,
+        "tags": [*kind_tags, *_run_tags(record, losses)],
+        "base_model": hub_id(record.section("model").get("name_or_path")),
+        "datasets": list(dict.fromkeys(d for source in data_sources(record) if (d := hub_id(source)))) or None,
+        "metrics": list(dict.fromkeys(r.metric_type for r in results)) or None,
+    }
+    data = ModelCardData(model_name=title, eval_results=results or None, **{k: v for k, v in fields.items() if v})
+    return data.to_yaml().strip()
+
+
+def hub_id(name: Any) -> str | None:
+    """`name` when it can only be a Hub id: organisation and name, no scheme, nothing on this disk."""
+    if (
+        not isinstance(name, str)
+        or HUB_ID.fullmatch(name) is None
+        or ".." in name
+        or Path(name).suffix in (".jsonl", ".json", ".csv", ".parquet")
+    ):
+        return None
+    return None if Path(name).exists() else name
+
+
+def data_sources(record: RunRecord) -> list[str]:
+    """Where the training data of each data set came from, as configured."""
+    sources = [mapping(d).get("source") for d in mapping(record.environment.get("data")).values()]
+    return [str(s) for s in sources if s]
+
+
+def task(evaluator: str) -> tuple[str, str]:
+    """Type and name of an evaluator's task for the Hub; a user's own evaluator is its own task."""
+    return TASKS.get(evaluator, (evaluator.replace("_", "-").lower(), evaluator.replace("_", " ")))
+
+
+def _run_tags(record: RunRecord, losses: tuple[LossFacts, ...]) -> list[str]:
+    rows = [mapping(d).get("rows") for d in mapping(record.environment.get("data")).values()]
+    counts = [r for r in rows if isinstance(r, int)]
+    size = [f"dataset_size:{sum(counts)}"] if counts and len(counts) == len(rows) else []
+    return ["generated_from_trainer", "stpipe", *size, *dict.fromkeys(f"loss:{n}" for loss in losses for n in loss.names)]
+
+
+def _results(record: RunRecord) -> Iterator[EvalResult]:
+    """Metrics of the trained model; values that are not numbers stay out, the Hub refuses them."""
+    for evaluation in record.evaluations:
+        kind, name = task(evaluation.evaluator)
+        for metric, value in evaluation.systems.get("after", {}).items():
+            if math.isfinite(value):
+                yield EvalResult(
+                    task_type=kind,
+                    task_name=name,
+                    dataset_type=evaluation.name,
+                    dataset_name=evaluation.name.replace("_", " ").replace("-", " "),
+                    metric_type=metric,
+                    metric_name=metric.replace("_", " ").title(),
+                    metric_value=value,
+                )
+
+
+def _listed(value: Any) -> Any:
+    """One code, or a list of them when they are separated by commas."""
+    parts = [p.strip() for p in str(value).split(",") if p.strip()] if value else []
+    return parts if len(parts) > 1 else next(iter(parts), None)
