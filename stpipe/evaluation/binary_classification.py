@@ -16,7 +16,7 @@ from stpipe.evaluation.base import Evaluation, Evaluator
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.labels import binary_labels, refuse_constant
 from stpipe.evaluation.metrics import Cuts, average_precision, best_accuracy, best_f1
-from stpipe.evaluation.pairs import Side, similarities_of
+from stpipe.evaluation.pairs import both_sides, similarities_of
 from stpipe.ops.similarity import SimilarityName
 
 DISTANCES = ("euclidean", "manhattan")
@@ -56,9 +56,7 @@ class BinaryClassificationEvaluator(Evaluator):
         self.check(rows)
         labels = binary_labels(rows, self.positive_labels)
         refuse_constant(labels, rows, "binary_classification")
-        a, b = (
-            Side(rows, role, model.encode).embeddings(batch_size=batch_size, truncate_dim=self.truncate_dim) for role in ("anchor", "positive")
-        )
+        a, b = (side.embeddings(batch_size=batch_size, truncate_dim=self.truncate_dim) for side in both_sides(model, rows))
         functions = similarity_names(self._values(), similarity=model.similarity_fn_name)
         scores = similarities_of(model, functions, a, b)
         by_function = {name: self._metrics(labels, scores[name].astype("float32"), name) for name in functions}

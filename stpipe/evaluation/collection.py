@@ -24,32 +24,31 @@ def text_id(kind: str, text: str) -> str:
     Documents are numbered in order of these ids, so equal scores are ranked in an order that has nothing to do with
     relevance (in file order positives would come first, and a model that scores all alike would look perfect).
     """
-    return kind + hashlib.sha256(text.encode()).hexdigest()[:16]
+    return kind + hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def judged_texts(rows: Rows) -> Iterator[tuple[int, str, str, float]]:
-    """(row number, query, document, grade) of every pair that the rows judge; grade 0 is a stated negative."""
+def judged_texts(rows: Rows) -> Iterator[tuple[str, str, float]]:
+    """(query, document, grade) of every pair that the rows judge; grade 0 is a stated negative."""
     if rows.format == "query-documents":
         yield from _listed(rows)
         return
     if rows.format == "query-document":
         for i, (query, doc, label) in enumerate(zip(rows.columns["query"], rows.columns["document"], _labels(rows), strict=True)):
-            yield i, query, doc, _grade(label, rows, i)
+            yield query, doc, _grade(label, rows, i)
         return
-    negatives = negative_roles(rows.columns)
-    anchors, positives = rows.columns["anchor"], rows.columns["positive"]
-    for i, (query, positive) in enumerate(zip(anchors, positives, strict=True)):
-        yield i, query, positive, 1.0
-        for role in negatives:
-            yield i, query, rows.columns[role][i], 0.0
+    roles = ("anchor", "positive", *negative_roles(rows.columns))
+    for query, positive, *negatives in zip(*(rows.columns[role] for role in roles), strict=True):
+        yield query, positive, 1.0
+        for negative in negatives:
+            yield query, negative, 0.0
 
 
-def _listed(rows: Rows) -> Iterator[tuple[int, str, str, float]]:
+def _listed(rows: Rows) -> Iterator[tuple[str, str, float]]:
     for i, (query, docs, labels) in enumerate(zip(rows.columns["query"], rows.columns["documents"], _labels(rows), strict=True)):
         if len(docs) != len(labels):
             raise DataError(f"data set '{rows.name}', row {i}: {len(docs)} documents but {len(labels)} labels; give one label a document")
         for doc, label in zip(docs, labels, strict=True):
-            yield i, query, doc, _grade(label, rows, i)
+            yield query, doc, _grade(label, rows, i)
 
 
 def _labels(rows: Rows) -> Sequence[Any]:
@@ -81,7 +80,7 @@ def collection_of(rows: Rows) -> tuple[Collection, list[NDArray[np.int64]]]:
     A pair that is judged more than once has the highest of its grades.
     """
     queries: dict[str, dict[str, float]] = {}
-    for _, query, doc, grade in judged_texts(rows):
+    for query, doc, grade in judged_texts(rows):
         judged = queries.setdefault(query, {})
         judged[doc] = max(grade, judged.get(doc, -math.inf))
     doc_ids = {doc: text_id("d", doc) for judged in queries.values() for doc in judged}

@@ -13,7 +13,7 @@ from stpipe.evaluation.base import Evaluation, Evaluator
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.labels import refuse_constant, score_labels
 from stpipe.evaluation.metrics import pearson, spearman
-from stpipe.evaluation.pairs import Side, similarities_of
+from stpipe.evaluation.pairs import both_sides, similarities_of
 from stpipe.ops.similarity import SimilarityName
 
 
@@ -37,9 +37,7 @@ class EmbeddingSimilarityEvaluator(Evaluator):
         self.check(rows)
         labels = score_labels(rows)
         refuse_constant(labels, rows, "embedding_similarity")
-        a, b = (
-            Side(rows, role, model.encode).embeddings(batch_size=batch_size, truncate_dim=self.truncate_dim) for role in ("anchor", "positive")
-        )
+        a, b = (side.embeddings(batch_size=batch_size, truncate_dim=self.truncate_dim) for side in both_sides(model, rows))
         functions = similarity_names(self._values(), similarity=model.similarity_fn_name)
         found: dict[str, float] = {}
         for name, values in similarities_of(model, functions, a, b).items():

@@ -57,7 +57,9 @@ class InformationRetrievalEvaluator(Evaluator):
     map_at_k: tuple[int, ...] = option((100,), help="Cut-offs of average precision, divided by min(k, relevant documents).")
     similarities: tuple[SimilarityName, ...] | None = option(None, help="Similarity functions to rank by; None is the model's own.")
     main_similarity: SimilarityName | None = option(None, help="The one of the primary metric and of run files; None is the first.")
-    relevance_threshold: float = option(0.0, help="Documents graded above this are relevant (labels of query-document formats, qrels).")
+    relevance_threshold: float = option(
+        0.0, ge=0, help="Documents graded above this are relevant (labels of query-document formats, qrels)."
+    )
     graded: bool = option(True, help="nDCG uses the grades as gains; false counts every relevant document as 1.")
     queries: str | None = option(None, help="File of one's own queries (.jsonl with _id and text, or .tsv); needs corpus and qrels.")
     corpus: str | None = option(None, help="File of documents: of one's own collection with `queries`, else added to the rows' documents.")
@@ -66,7 +68,8 @@ class InformationRetrievalEvaluator(Evaluator):
     corpus_prompt: str | None = option(None, help="Put before each document; None is the data set's prompt, else the model's.")
     truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
     bm25: Tokens | None = option(
-        "words", help="Tokens of the BM25 baseline: words, or identifiers, which adds the parts of snake_case and camelCase; None is no baseline."
+        "words",
+        help="Tokens of the BM25 baseline: words, or identifiers, which adds the parts of snake_case and camelCase; None is no baseline.",
     )
     corpus_chunk_size: int = option(10_000, ge=1, help="Documents encoded and held at a time. Bounds memory, never changes a rank.")
     query_chunk_size: int = option(256, ge=1, help="Queries scored at a time. Bounds memory, never changes a rank.")
@@ -79,7 +82,7 @@ class InformationRetrievalEvaluator(Evaluator):
             )
 
     def __call__(self, model: EmbeddingModel, rows: Rows, *, batch_size: int) -> Evaluation:
-        return self.evaluate(model, {rows.name: rows}, batch_size=batch_size)
+        return self.evaluate(model, {self.source or rows.name: rows}, batch_size=batch_size)
 
     def evaluate(self, model: EmbeddingModel, sources: Mapping[str, Rows], *, batch_size: int) -> Evaluation:
         collection = self.collection(sources)
@@ -121,14 +124,17 @@ class InformationRetrievalEvaluator(Evaluator):
                 f"information_retrieval: no query of {origin} has a document graded above relevance_threshold = "
                 f"{self.relevance_threshold}, so there is nothing to find; check the labels or lower the threshold"
             )
-        prompts = {"query_prompt": self.query_prompt, "doc_prompt": self.corpus_prompt}
-        return dataclasses.replace(keep_queries(collection, keep), **{k: v for k, v in prompts.items() if v is not None})
+        return dataclasses.replace(
+            keep_queries(collection, keep),
+            query_prompt=collection.query_prompt if self.query_prompt is None else self.query_prompt,
+            doc_prompt=collection.doc_prompt if self.corpus_prompt is None else self.corpus_prompt,
+        )
 
     def _score(self, collection: Collection, rankings: Mapping[str, Ranking], similarity: str) -> Evaluation:
         grading = Grading(self.relevance_threshold, self.graded)
         judged = {fn: grading.judge(collection, ranking) for fn, ranking in rankings.items()}
         values = {fn: self._metrics(result) for fn, result in judged.items()}
-        lead = self.main_similarity or next(iter(rankings))
+        lead: str = self.main_similarity or next(iter(rankings))
         found = {f"{fn}_{name}": float(value.mean()) for fn, by_name in values.items() for name, value in by_name.items()}
         primary = self.primary(similarity=similarity)
         return Evaluation(
@@ -147,9 +153,8 @@ class InformationRetrievalEvaluator(Evaluator):
         hit, relevant, settings = judged.hit, judged.num_relevant, self._values()
         found = {f"ndcg@{k}": formulas.ndcg_at_k(judged.gain, judged.ideal, k) for k in cutoffs("ndcg_at_k", settings)}
         found |= {f"accuracy@{k}": formulas.accuracy_at_k(hit, k) for k in cutoffs("accuracy_at_k", settings)}
-        for k in cutoffs("precision_recall_at_k", settings):
-            found[f"precision@{k}"] = formulas.precision_at_k(hit, k)
-            found[f"recall@{k}"] = formulas.recall_at_k(hit, relevant, k)
+        found |= {f"precision@{k}": formulas.precision_at_k(hit, k) for k in cutoffs("precision_recall_at_k", settings)}
+        found |= {f"recall@{k}": formulas.recall_at_k(hit, relevant, k) for k in cutoffs("precision_recall_at_k", settings)}
         found |= {f"mrr@{k}": formulas.reciprocal_rank_at_k(hit, k) for k in cutoffs("mrr_at_k", settings)}
         found |= {f"map@{k}": formulas.average_precision_at_k(hit, relevant, k) for k in cutoffs("map_at_k", settings)}
         return found

@@ -28,6 +28,11 @@ class Side:
         return embed(self.encode, texts, prompt=self.rows.prompts.get(self.role), batch_size=batch_size, truncate_dim=truncate_dim)
 
 
+def both_sides(model: EmbeddingModel, rows: Rows) -> tuple[Side, Side]:
+    """The texts of a pair, which play the same part (similarity has no direction) and so are encoded alike."""
+    return Side(rows, "anchor", model.encode), Side(rows, "positive", model.encode)
+
+
 def similarities_of(model: EmbeddingModel, functions: Sequence[str], a: Tensor, b: Tensor) -> dict[str, NDArray[np.float64]]:
     """Similarity function -> (N,) similarity of row i of a (N, D) and of b, higher = more alike."""
     return {name: paired_similarity(model, name)(a, b).cpu().numpy() for name in functions}

@@ -40,11 +40,12 @@ class RerankingEvaluator(Evaluator):
 
     at_k: int = option(10, ge=1, help="Cut-off of nDCG and MRR. MAP takes all candidates.")
     similarity: SimilarityName | None = option(None, help="Similarity function to rank by; None is the model's own.")
-    relevance_threshold: float = option(0.0, help="Documents graded above this are relevant (labels of query-document formats).")
+    relevance_threshold: float = option(0.0, ge=0, help="Documents graded above this are relevant (labels of query-document formats).")
     graded: bool = option(True, help="nDCG uses the grades as gains; false counts every relevant document as 1.")
     truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
     bm25: Tokens | None = option(
-        "words", help="Tokens of the BM25 baseline: words, or identifiers, which adds the parts of snake_case and camelCase; None is no baseline."
+        "words",
+        help="Tokens of the BM25 baseline: words, or identifiers, which adds the parts of snake_case and camelCase; None is no baseline.",
     )
     corpus_chunk_size: int = option(10_000, ge=1, help="Distinct candidates encoded and held at a time.")
 

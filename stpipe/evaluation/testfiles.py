@@ -73,7 +73,9 @@ class TextFile(Sequence[str]):
         record = _json_line(line, self.path, number)
         key = next((key for key in ID_KEYS if key in record), None)
         if key is None or not isinstance(record.get("text"), str):
-            raise DataError(f"{self.path}:{number}: found keys {', '.join(map(str, record))}; expected '_id' (or 'id') and 'text', a string")
+            raise DataError(
+                f"{self.path}:{number}: found keys {', '.join(map(str, record))}; expected '_id' (or 'id') and 'text', a string"
+            )
         return str(record[key]), f"{record.get('title') or ''} {record['text']}".strip()
 
 
@@ -111,7 +113,9 @@ def read_collection(*, queries: str, corpus: str, qrels: str) -> Collection:
             grades.setdefault(query, {})[number[doc]] = grade
     keep = [i for i, name in enumerate(asked.ids) if name in grades]
     if not keep:
-        raise DataError(f"{qrels} judges no query of {queries} with a document of {corpus} ({missing} judged documents are unknown); check the ids")
+        raise DataError(
+            f"{qrels} judges no query of {queries} with a document of {corpus} ({missing} judged documents are unknown); check the ids"
+        )
     return Collection(
         query_ids=[asked.ids[i] for i in keep],
         queries=[asked[i] for i in keep],

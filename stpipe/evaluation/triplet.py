@@ -8,16 +8,18 @@ from typing import ClassVar
 
 import numpy as np
 
+from stpipe.config.errors import ConfigError
 from stpipe.config.fields import option
 from stpipe.config.formats import negative_roles
 from stpipe.config.metrics import MAX, metric, metric_facts, similarity_names
 from stpipe.config.registry import EVALUATORS
+from stpipe.config.suggest import unknown_name
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import Evaluation, Evaluator
 from stpipe.evaluation.collection import text_id
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.pairs import Side, similarities_of
-from stpipe.ops.similarity import SimilarityName
+from stpipe.ops.similarity import SIMILARITIES, SimilarityName
 
 
 @EVALUATORS.register("triplet", aliases=("TripletEvaluator",))
@@ -38,6 +40,11 @@ class TripletEvaluator(Evaluator):
     main_similarity: SimilarityName | None = option(None, help="The one of the primary metric; None is the best of several.")
     truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
 
+    def __post_init__(self) -> None:
+        for name in self.margins:
+            if name not in SIMILARITIES:
+                raise ConfigError(f"triplet: margins: {unknown_name('similarity function', name, SIMILARITIES)}")
+
     def __call__(self, model: EmbeddingModel, rows: Rows, *, batch_size: int) -> Evaluation:
         self.check(rows)
         negatives = negative_roles(rows.columns)
@@ -53,7 +60,7 @@ class TripletEvaluator(Evaluator):
             for name in functions
         }
         found = {f"{name}_accuracy": float(values.mean()) for name, values in right.items()}
-        lead = self.main_similarity or max(functions, key=lambda name: found[f"{name}_accuracy"])
+        lead: str = self.main_similarity or max(functions, key=lambda name: found[f"{name}_accuracy"])
         if len(functions) > 1:
             found[f"{MAX}_accuracy"] = max(found.values())
         return Evaluation(

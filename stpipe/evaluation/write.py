@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +17,7 @@ from stpipe.evaluation.base import Evaluation
 from stpipe.evaluation.significance import paired_bootstrap
 
 AFTER = "after"
-MAX_DENOMINATOR = 10**6
+MAX_DECIMALS = 6
 
 
 def write_evaluation(folder: Path, systems: Mapping[str, Evaluation]) -> None:
@@ -36,12 +35,23 @@ def write_evaluation(folder: Path, systems: Mapping[str, Evaluation]) -> None:
     old = folder.with_name(f".replaced-{folder.name}-{os.getpid()}")
     try:
         _write_files(aside, systems)
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
+        _replace(folder, aside, old)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace(folder: Path, new: Path, old: Path) -> None:
+    """Put `new` in the place of `folder`, which moves to `old`; on failure it is back where it was."""
+    replaced = folder.exists()
+    if replaced:
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if replaced:
+            old.rename(folder)
+        raise
 
 
 def _write_files(folder: Path, systems: Mapping[str, Evaluation]) -> None:
@@ -50,7 +60,7 @@ def _write_files(folder: Path, systems: Mapping[str, Evaluation]) -> None:
     _write(folder / "metrics.json", [json.dumps(summary(systems), indent=1, allow_nan=False)])
     if main.per_query is not None:
         lines = query_records(systems)
-        _write(folder / "per_query.jsonl", (json.dumps(line, ensure_ascii=False, allow_nan=False) for line in lines))
+        _write(folder / "per_query.jsonl", (json.dumps(line, allow_nan=False) for line in lines))
     for name, result in systems.items():
         if result.run is not None:
             _write(folder / ("run.trec" if result is main else f"run_{name}.trec"), run_lines(result.run, tag=name))
@@ -92,7 +102,9 @@ def differences(systems: Mapping[str, Evaluation]) -> dict[str, dict[str, Any]]:
 
 def query_records(systems: Mapping[str, Evaluation]) -> Iterator[dict[str, Any]]:
     """The lines of per_query.jsonl: a query and what each system scored on it."""
-    by_system = {name: {line["query_id"]: line for line in result.per_query} for name, result in systems.items() if result.per_query is not None}
+    by_system = {
+        name: {line["query_id"]: line for line in result.per_query} for name, result in systems.items() if result.per_query is not None
+    }
     texts = {key: line["query"] for lines in by_system.values() for key, line in lines.items()}
     for query_id, text in texts.items():
         values = {name: _scores(lines[query_id]) for name, lines in by_system.items() if query_id in lines}
@@ -113,18 +125,18 @@ def run_lines(run: Mapping[str, Mapping[str, float]], *, tag: str) -> Iterator[s
 def qrels_lines(qrels: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """TREC judgements: query 0 document grade.
 
-    The format has whole grades only, so fractions are all multiplied by the least number that makes them whole (0.3
-    and 1.0 become 3 and 10), which leaves nDCG as it is.
+    The format has whole grades only, so fractions are all multiplied by the least power of ten that makes them whole
+    (0.3 and 1.0 become 3 and 10; at most six decimals are kept), which leaves nDCG as it is.
     """
-    scale = math.lcm(*{_fraction(grade).denominator for docs in qrels.values() for grade in docs.values()})
+    grades = {grade for docs in qrels.values() for grade in docs.values()}
+    scale = next((10**d for d in range(MAX_DECIMALS) if all(_is_whole(grade * 10**d) for grade in grades)), 10**MAX_DECIMALS)
     for query, docs in qrels.items():
         for doc, grade in docs.items():
-            yield f"{trec_id(query)} 0 {trec_id(doc)} {int(_fraction(grade) * scale)}"
+            yield f"{trec_id(query)} 0 {trec_id(doc)} {round(grade * scale)}"
 
 
-def _fraction(grade: float) -> Fraction:
-    """The decimal number that a grade is written as."""
-    return Fraction(repr(float(grade))).limit_denominator(MAX_DENOMINATOR)
+def _is_whole(value: float) -> bool:
+    return math.isclose(value, round(value), rel_tol=0, abs_tol=1e-9)
 
 
 def trec_id(name: str) -> str:
