@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 
 def accuracy_at_k(hit: Bools, k: int) -> Floats:
     """1 when one of the first k documents is relevant (also called success or hit rate)."""
-    return hit[:, :k].any(axis=1).astype(np.float64)
+    return np.asarray(hit[:, :k].any(axis=1), dtype=np.float64)
 
 
 def precision_at_k(hit: Bools, k: int) -> Floats:
@@ -56,7 +56,7 @@ def average_precision_at_k(hit: Bools, num_relevant: NDArray[np.int64], k: int |
 def dcg_at_k(gain: Floats, k: int) -> Floats:
     """Sum over the first k ranks of gain / log2(rank + 1); Jarvelin and Kekalainen 2002, gains used as they are."""
     top = gain[:, :k]
-    return top @ (1 / np.log2(np.arange(2, top.shape[1] + 2)))
+    return (top / np.log2(np.arange(2, top.shape[1] + 2))).sum(axis=1)
 
 
 def ndcg_at_k(gain: Floats, ideal: Floats, k: int) -> Floats:

@@ -84,13 +84,17 @@ class EmbeddingSearch:
         depth = min(depth, len(collection.docs))
         best = {name: TopK(len(queries), depth, queries.device) for name in self.similarities}
         for first in range(0, len(collection.docs), self.corpus_chunk):
-            docs = self._docs(collection, collection.docs[first : first + self.corpus_chunk])
-            for name, top in best.items():
-                score = matrix_similarity(self.model, name)
-                for start in range(0, len(queries), self.query_chunk):
-                    rows = slice(start, start + self.query_chunk)
-                    top.update(rows, sort_keys(score(queries[rows], docs), first))
+            self._take_in(best, queries, collection, first)
         return {name: top.ranking() for name, top in best.items()}
+
+    def _take_in(self, best: dict[str, TopK], queries: Tensor, collection: Collection, first: int) -> None:
+        """Encode and score the chunk of documents that starts at number `first`."""
+        docs = self._docs(collection, collection.docs[first : first + self.corpus_chunk])
+        for name, top in best.items():
+            score = matrix_similarity(self.model, name)
+            for start in range(0, len(queries), self.query_chunk):
+                rows = slice(start, start + self.query_chunk)
+                top.update(rows, sort_keys(score(queries[rows], docs), first))
 
     def search(self, collection: Collection, *, depth: int) -> Ranking:
         return self.search_all(collection, depth=depth)[self.similarities[0]]

@@ -1,0 +1,113 @@
+"""A model whose embeddings depend on nothing but prompt and text, and rows of each format for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stpipe.core.rows import Rows
+from stpipe.ops.similarity import SIMILARITIES
+
+WIDTH = 16
+
+
+def direction(word: str) -> Tensor:
+    """(WIDTH,) a random vector that belongs to the word."""
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:6], "big")
+    return torch.randn(WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+@dataclass
+class ToyModel:
+    """Texts with a first word in common are near each other; `noise` says how far the rest moves them apart."""
+
+    similarity_fn_name: str = "cosine"
+    noise: float = 0.8
+    query_prompt: str = ""
+    calls: list[tuple[str, str | None, int]] = field(default_factory=list)
+
+    def _encode(self, kind: str, texts: Sequence[str], prompt: str | None, default: str, options: dict[str, Any]) -> Tensor:
+        assert options["convert_to_tensor"], "evaluators compute on tensors"
+        self.calls.append((kind, prompt, len(texts)))
+        used = default if prompt is None else prompt
+        rows = torch.stack([direction(t.split()[0]) + self.noise * direction(used + t) for t in texts])
+        return rows[:, : options.get("truncate_dim", WIDTH)]
+
+    def encode(self, inputs: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, **options: Any) -> Tensor:
+        return self._encode("both", inputs, prompt, "", options)
+
+    def encode_query(self, inputs: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, **options: Any) -> Tensor:
+        return self._encode("query", inputs, prompt, self.query_prompt, options)
+
+    def encode_document(self, inputs: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, **options: Any) -> Tensor:
+        return self._encode("document", inputs, prompt, "", options)
+
+    def similarity(self, a: Tensor, b: Tensor, /) -> Tensor:
+        return SIMILARITIES[self.similarity_fn_name].matrix(a, b)
+
+    def similarity_pairwise(self, a: Tensor, b: Tensor, /) -> Tensor:
+        return SIMILARITIES[self.similarity_fn_name].paired(a, b)
+
+
+class Collapsed(ToyModel):
+    """Gives every text the same embedding."""
+
+    def _encode(self, kind: str, texts: Sequence[str], prompt: str | None, default: str, options: dict[str, Any]) -> Tensor:
+        return torch.ones(len(texts), WIDTH)
+
+
+class Diverged(ToyModel):
+    """Gives one text NaN."""
+
+    def _encode(self, kind: str, texts: Sequence[str], prompt: str | None, default: str, options: dict[str, Any]) -> Tensor:
+        values = super()._encode(kind, texts, prompt, default, options)
+        values[0, 0] = torch.nan
+        return values
+
+
+def pairs(num: int = 40, **changes: Any) -> Rows:
+    """Each anchor has a positive with the same first word; every fourth anchor occurs twice with another positive."""
+    anchors = [f"w{i - i % 4 if i % 4 == 1 else i} ask" for i in range(num)]
+    positives = [f"{a.split()[0]} answer {i}" for i, a in enumerate(anchors)]
+    return Rows(**{"columns": {"anchor": anchors, "positive": positives}, "labels": None, "format": "pair", "prompts": {}, **changes})
+
+
+def tuples(num: int = 40, negatives: int = 2) -> Rows:
+    """Pairs with negatives, the positives of other rows among them."""
+    base = pairs(num)
+    columns = dict(base.columns)
+    for n in range(negatives):
+        columns[f"negative_{n + 1}"] = [f"w{(i + 5 * n + 3) % num} answer {(i + 5 * n + 3) % num} no" for i in range(num)]
+    return Rows(columns, None, "triplet" if negatives == 1 else "n-tuple", {})
+
+
+def lists(num: int = 30) -> Rows:
+    """Each query with six documents graded 1.0, 0.6, 0.3 or 0.0; lists share documents and have no fixed order."""
+    grades = [0.0, 0.6, 1.0, 0.3, 0.0, 0.0]
+    documents = [[f"w{i if g else i + k} text {i + k} {g}" for k, g in enumerate(grades[i % 3 :])] for i in range(num)]
+    return Rows(
+        {"query": [f"w{i} ask" for i in range(num)], "documents": documents},
+        [grades[i % 3 :] for i in range(num)],
+        "query-documents",
+        {},
+    )
+
+
+def scored(num: int = 60) -> Rows:
+    """Pairs with scores that go with the share of words in common."""
+    scores = [(i % 6) / 5 for i in range(num)]
+    positives = [f"w{i} text" if s > 0.5 else f"v{i} text" for i, s in enumerate(scores)]
+    return Rows({"anchor": [f"w{i} ask" for i in range(num)], "positive": positives}, scores, "pair-score", {})
+
+
+def classed(num: int = 60) -> Rows:
+    """Pairs with class 1 where the texts are near, some of them wrong."""
+    labels = [int(i % 3 == 0) for i in range(num)]
+    near = [bool(label) != (i % 10 == 0) for i, label in enumerate(labels)]
+    positives = [f"w{i} text" if n else f"v{i} text" for i, n in enumerate(near)]
+    return Rows({"anchor": [f"w{i} ask" for i in range(num)], "positive": positives}, labels, "pair-class", {})
