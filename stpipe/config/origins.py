@@ -15,6 +15,9 @@ class Unresolved:
     def __repr__(self) -> str:
         return "<unresolved>"
 
+    def __deepcopy__(self, memo: object) -> Unresolved:
+        return self
+
 
 UNRESOLVED = Unresolved()
 

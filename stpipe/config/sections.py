@@ -88,6 +88,9 @@ class DatasetSection(SourceSection):
     sources: Mapping[str, SourceSection] = option(
         help="Several data sets by name, each with the keys of one. Keys at the top are their defaults.", factory=dict
     )
+    embedded: bool = option(
+        False, help="Use docstring pairs of Python's standard library, in each data set's own format, instead of what train and eval name."
+    )
     checks: CheckSection = option(help="Pre-flight rules.", factory=CheckSection)
     cache_dir: str | None = option(None, help="Folder of the token cache; None is $STPIPE_CACHE or the user's cache directory.")
     num_proc: int = option(1, ge=1, help="Processes that tokenise in `prepare`.")

@@ -33,7 +33,8 @@ class Composed:
 
     values: what files and overrides set, without defaults; origins: where; choices: config group -> option(s) chosen;
     problems: what the decoder cannot see (failed interpolations); warnings: settings that were dropped; schema: what it
-    is to be decoded by (knows the components of `imports`).
+    is to be decoded by (knows the components of `imports`);
+    repeats: the `run` section of the saved configuration that is run again.
     """
 
     values: dict[str, Any]
@@ -42,6 +43,7 @@ class Composed:
     schema: Schema
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    repeats: dict[str, Any] | None = None
 
     @property
     def recipe(self) -> str | None:
@@ -87,7 +89,8 @@ def compose(
     choices = {k: v for k, v in defaults.overrides.known_choices.items() if not k.startswith("hydra/")}
     choices.update({o.key_or_group: o.value() for o in parsed if o.key_or_group in APPENDED})
     problems = resolve_interpolations(tree.values, schema, tree.origins)
-    return Composed(tree.values, tree.origins, choices, schema, problems, tree.warnings)
+    repeats = base[0].get("run", {}) if from_dir is not None else None
+    return Composed(tree.values, tree.origins, choices, schema, problems, tree.warnings, repeats)
 
 
 def _saved_config(from_dir: str) -> tuple[dict[str, Any], dict[Path, str]]:

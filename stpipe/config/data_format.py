@@ -1,0 +1,54 @@
+"""What format a data set has, as far as its configuration says so. Data is never opened here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from stpipe.config.formats import FORMATS, LABEL, negative_roles
+from stpipe.config.origins import Path
+
+DOCSTRINGS = "stdlib://docstrings"
+STANDARD_LIBRARY = "stdlib://"
+
+
+def sources(dataset: Any) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
+    """(name, key path, section) of each data set; the only one is called `default`."""
+    if not isinstance(dataset, Mapping):
+        return
+    inner = dataset.get("sources")
+    if isinstance(inner, Mapping) and inner:
+        for name, section in inner.items():
+            if isinstance(section, Mapping):
+                yield name, ("dataset", "sources", name), section
+    else:
+        yield "default", ("dataset",), dataset
+
+
+def known_format(section: Mapping[str, Any]) -> str | None:
+    """The format that `format`, the address of the docstring pairs, or the roles tell; None when only the data can."""
+    if section.get("format") in FORMATS:
+        return str(section["format"])
+    train = section.get("train")
+    if isinstance(train, str) and train.startswith(STANDARD_LIBRARY):
+        return parse_qs(urlsplit(train).query).get("format", ["pair"])[0]
+    columns = section.get("columns")
+    if isinstance(columns, Mapping) and columns:
+        fitting = [f.name for f in FORMATS.values() if roles_fit(f.name, columns)]
+        return fitting[0] if len(fitting) == 1 else None
+    return None
+
+
+def roles_fit(name: str, roles: Mapping[str, Any]) -> bool:
+    """True when these roles are exactly those of a format."""
+    fmt = FORMATS[name]
+    count = len(negative_roles(roles))
+    enough = count == fmt.negatives if fmt.negatives < 2 else count >= fmt.negatives
+    plain = {r for r in roles if r != LABEL and r not in negative_roles(roles)}
+    return set(fmt.roles) == plain and enough and (fmt.label is not None) == (LABEL in roles)
+
+
+def embedded_address(name: str) -> str:
+    """Where the embedded data of a format comes from."""
+    return f"{DOCSTRINGS}?format={name}"

