@@ -146,12 +146,15 @@ def thinned(curve: Curve) -> list[tuple[float, float]]:
 
 
 def moving_average(values: Sequence[float]) -> list[float]:
-    """Mean over a window about each value, a twentieth of the curve to either side and narrower at its ends, so that nothing lags."""
+    """Mean over a window about each value, a twentieth of the curve to either side.
+
+    Towards the ends the window becomes narrower, so that a steep start is not flattened, but keeps a few values.
+    """
     reach = max(len(values) // 20, 1)
     averages = []
     for i in range(len(values)):
-        side = min(reach, i, len(values) - 1 - i)
-        averages.append(statistics.fmean(values[i - side : i + side + 1]))
+        side = max(min(reach, i, len(values) - 1 - i), min(reach, 3))
+        averages.append(statistics.fmean(values[max(i - side, 0) : i + side + 1]))
     return averages
 
 

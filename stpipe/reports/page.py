@@ -21,6 +21,7 @@ FILTERS: tuple[Callable[..., str], ...] = (
     text.signed_percent,
     text.integer,
     text.duration,
+    text.breakable,
     text.rank,
     text.p_value,
     text.plain_value,
@@ -63,7 +64,7 @@ def render_page(document: dict[str, Any]) -> str:
 
 def _headline(evaluation: dict[str, Any]) -> Markup:
     """The result in one sentence: values of the systems, then what the tests say."""
-    values = next((m["values"] for m in evaluation["metrics"] if m["name"] == evaluation["primary"]), {})
+    values: dict[str, float | None] = next((m["values"] for m in evaluation["metrics"] if m["name"] == evaluation["primary"]), {})
     found = [f"{text.system_name(s)} {text.score(v)}" for s, v in values.items()]
     parts = [Markup("<strong>{}</strong>, {}: {}.").format(evaluation["name"], evaluation["primary"], ", ".join(found) or "no value")]
     for d in evaluation["differences"]:

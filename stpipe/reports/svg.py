@@ -27,7 +27,7 @@ COLOURS = {
     "extra": "#01010a",
 }
 _VARIABLES = {colour: f"var(--{name})" for name, colour in COLOURS.items()}
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {  # matplotlib types every key by itself
     "svg.fonttype": "none",
     "svg.hashsalt": "stpipe",
     "font.size": 11,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
+
+from markupsafe import Markup, escape
 
 DASH = "\u2013"
 MINUS = "\u2212"
 SYSTEM_NAMES = {"before": "before", "after": "after", "bm25": "BM25"}
-LONGEST = 280
+LONGEST = 200
 
 
 def system_name(name: str) -> str:
@@ -61,6 +64,11 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def breakable(name: str) -> Markup:
+    """HTML of a key, metric or path that may be broken after its separators, never inside a word."""
+    return Markup(re.sub(r"([._/])(?=\w)", r"\1<wbr>", str(escape(name))))
 
 
 def rank(value: int | None) -> str:
