@@ -18,16 +18,33 @@ def tokenize(
         max_length: longest result in tokens, special tokens included; None is the tokenizer's own limit.
         special_tokens: add the tokenizer's special tokens (static embeddings do without).
     """
+    return _encode(tokenizer, [prompt + text for text in texts], max_length, special_tokens)["input_ids"]
+
+
+def tokenize_counted(
+    tokenizer: Any, texts: Sequence[str], *, prompt: str = "", max_length: int | None = None, special_tokens: bool = True
+) -> tuple[list[list[int]], list[int]]:
+    """What `tokenize` gives, and the number of tokens that each text has before it is cut."""
+    whole = [prompt + text for text in texts]
+    encoded = _encode(tokenizer, whole, max_length, special_tokens)
+    ids = encoded["input_ids"]
+    if not getattr(tokenizer, "is_fast", False):
+        uncut = tokenizer(whole, truncation=False, add_special_tokens=special_tokens, return_attention_mask=False)["input_ids"]
+        return ids, [len(i) for i in uncut]
+    extra = tokenizer.num_special_tokens_to_add(False) if special_tokens else 0
+    return ids, [len(e.ids) + sum(len(cut.ids) - extra for cut in e.overflowing) for e in encoded.encodings]
+
+
+def _encode(tokenizer: Any, texts: list[str], max_length: int | None, special_tokens: bool) -> Any:
     limit = max_length if max_length is not None else tokenizer.model_max_length
-    encoded = tokenizer(
-        [prompt + text for text in texts],
+    return tokenizer(
+        texts,
         truncation=limit < 10**9,
         max_length=limit if limit < 10**9 else None,
         add_special_tokens=special_tokens,
         return_attention_mask=False,
         return_token_type_ids=False,
     )
-    return encoded["input_ids"]
 
 
 def prompt_length(tokenizer: Any, prompt: str) -> int:

@@ -1,0 +1,3 @@
+"""Data: sources, roles, checks, token cache, samplers, mixtures, batches."""
+
+from stpipe.data import samplers as samplers

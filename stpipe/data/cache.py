@@ -1,0 +1,80 @@
+"""Folders that are made once: keyed by what went into them, locked while they are made, renamed into place when complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from filelock import FileLock
+
+from stpipe.config.errors import ConfigError
+
+MANIFEST = "manifest.json"
+
+
+def cache_root(cache_dir: str | None = None) -> Path:
+    """`cache_dir`, else $STPIPE_CACHE, else `stpipe` in the user's cache directory."""
+    if cache_dir:
+        return Path(cache_dir).expanduser()
+    if os.environ.get("STPIPE_CACHE"):
+        return Path(os.environ["STPIPE_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "stpipe"
+
+
+def digest(value: Any) -> str:
+    """128-bit hash of a JSON value, whatever the order of its keys."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, ensure_ascii=True).encode())
+
+
+def file_digest(path: Path) -> str:
+    """128-bit hash of the bytes of a file."""
+    state = xxhash.xxh3_128()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 22):
+            state.update(block)
+    return state.hexdigest()
+
+
+def is_complete(folder: Path) -> bool:
+    """True when the folder holds exactly what its manifest says, byte for byte."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        return all(file_digest(folder / name) == expected for name, expected in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def make_once(folder: Path, build: Callable[[Path], None]) -> bool:
+    """Make `folder` with `build(temporary folder)` unless it is there and complete; True when it was made now.
+
+    Processes that ask for the same folder wait for the first one and then find it. A folder that is damaged is replaced.
+    Nothing is ever seen under the final name before it is complete.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(folder.name + ".lock")):
+            if is_complete(folder):
+                return False
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary = folder.with_name(f"{folder.name}.tmp")
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            try:
+                build(temporary)
+                files = {p.name: file_digest(p) for p in sorted(temporary.iterdir())}
+                (temporary / MANIFEST).write_text(json.dumps({"files": files}))
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            return True
+    except OSError as error:
+        raise ConfigError(
+            f"the cache folder {folder.parent} cannot be written: {error.strerror or error}. "
+            "Set dataset.cache_dir or the environment variable STPIPE_CACHE to a folder with room."
+        ) from error

@@ -1,0 +1,119 @@
+"""Batches in which every label occurs at least twice, beside at least one other label.
+
+The rows of each label are cut into pairs; where their number is odd, three of them are a triple. Triples in twos take three slots of two rows, pairs
+take one. The slots are dealt like cards, label after label from the most frequent one on, so that labels spread over all batches and batches come out
+equally large.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from stpipe.config.errors import ConfigError, DataError, Problem
+
+
+class LabelledSource(Protocol):
+    """What is read of a data set."""
+
+    @property
+    def name(self) -> str: ...
+
+    def labels(self) -> np.ndarray | None: ...
+
+
+def grouped_batches(source: LabelledSource, random: np.random.Generator, *, batch_size: int, drop_last: bool) -> list[np.ndarray]:
+    """Row numbers of each batch of one epoch."""
+    labels = source.labels()
+    if labels is None or labels.ndim != 1 or labels.dtype.kind != "i":
+        raise DataError(f"sampler group_by_label: data set '{source.name}' has no classes; expected a label column of integers or names.")
+    if batch_size < 4 or batch_size % 2:
+        raise ConfigError(
+            Problem("trainer.batch_size", f"found {batch_size} rows a batch, expected an even number of at least 4 for group_by_label")
+        )
+    pairs, triples = _units(labels, random, with_triples=batch_size >= 6)
+    slots = batch_size // 2
+    num_batches = _num_batches(len(pairs), len(triples), slots, drop_last)
+    pairs = _by_frequency(pairs[: num_batches * slots - _triple_slots(len(triples))] if drop_last else pairs, labels, random)
+    batches = _merge_single(_assemble(pairs, triples, slots, num_batches), labels)
+    if not batches:
+        raise DataError(
+            f"sampler group_by_label: data set '{source.name}' with {batch_size} rows a batch gives no batch; expected at least two labels with two rows "
+            "each. Use sampler=random, or a smaller batch."
+        )
+    order = random.permutation(len(batches))
+    return [random.permutation(np.concatenate(batches[i])) for i in order]
+
+
+def _units(labels: np.ndarray, random: np.random.Generator, *, with_triples: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs (P, 2), triples (T, 3)): rows of one label each, in random order; at most one triple a label."""
+    order = random.permutation(labels.size)
+    order = order[np.argsort(labels[order], kind="stable")]
+    _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+    inside = np.arange(labels.size) - np.repeat(starts, sizes)
+    size = np.repeat(sizes, sizes)
+    odd = (size % 2 == 1) & (size > 1)
+    in_triple = odd & (inside < 3) if with_triples else np.zeros(labels.size, bool)
+    left_out = (size == 1) | (odd & (inside == 0) & (not with_triples))
+    pairs = order[~in_triple & ~left_out].reshape(-1, 2)
+    return random.permutation(pairs), random.permutation(order[in_triple].reshape(-1, 3))
+
+
+def _triple_slots(triples: int) -> int:
+    """Slots of two rows that triples take: three for two of them, two for a last one."""
+    return triples // 2 * 3 + triples % 2 * 2
+
+
+def _num_batches(pairs: int, triples: int, slots: int, drop_last: bool) -> int:
+    """Batches that hold all units; with drop_last only those that can be filled (never fewer than the triples need)."""
+    total = pairs + _triple_slots(triples)
+    for_triples = -(-((triples + 1) // 2) // (slots // 3)) if triples else 0
+    return max(total // slots if drop_last else -(-total // slots), for_triples)
+
+
+def _by_frequency(pairs: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Pairs with those of one label side by side, frequent labels first, equally frequent ones in random order."""
+    _, label, counts = np.unique(labels[pairs[:, 0]], return_inverse=True, return_counts=True)
+    tie = random.permutation(counts.size)
+    return pairs[np.lexsort((tie[label], -counts[label]))]
+
+
+def _assemble(pairs: np.ndarray, triples: np.ndarray, slots: int, num_batches: int) -> list[list[np.ndarray]]:
+    """Units of each batch. Twos of triples go round the batches first; pairs then fill the least full batches, level by level."""
+    batches: list[list[np.ndarray]] = [[] for _ in range(num_batches)]
+    level = np.zeros(num_batches, np.int64)
+    for start in range(0, len(triples), 2):
+        batch = start // 2 % num_batches
+        couple = triples[start : start + 2]
+        batches[batch] += list(couple)
+        level[batch] += 3 if len(couple) == 2 else 2
+    free = slots - level
+    batch = np.repeat(np.arange(num_batches), free)
+    height = np.arange(batch.size) - np.repeat(np.cumsum(free) - free, free) + np.repeat(level, free)
+    order = np.lexsort((batch, height))[: len(pairs)]
+    for place, pair in zip(batch[order].tolist(), pairs, strict=True):
+        batches[place].append(pair)
+    return batches
+
+
+def _merge_single(batches: list[list[np.ndarray]], labels: np.ndarray) -> list[list[np.ndarray]]:
+    """Batches of one label get a pair of another label from a batch that can spare it, or are left out when none can."""
+    kept = []
+    kinds = [{int(labels[u[0]]) for u in units} for units in batches]
+    rich = [i for i, k in enumerate(kinds) if len(k) > 2]
+    for i, units in enumerate(batches):
+        if len(kinds[i]) > 1:
+            kept.append(units)
+            continue
+        giver = rich.pop() if rich and units else None
+        if giver is None:
+            continue
+        given = next((n for n, u in enumerate(batches[giver]) if u.size == 2 and int(labels[u[0]]) not in kinds[i]), None)
+        taken = next((n for n, u in enumerate(units) if u.size == 2), None)
+        if given is None or taken is None:
+            continue
+        batches[giver][given], units[taken] = units[taken], batches[giver][given]
+        if len({int(labels[u[0]]) for u in units}) > 1:
+            kept.append(units)
+    return kept

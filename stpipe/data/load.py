@@ -1,0 +1,128 @@
+"""One source read, its columns given roles, its texts indexed, its labels numbered; nothing checked or left out yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from stpipe.config.errors import ConfigError, DataError, Problem
+from stpipe.config.formats import FORMATS, LABEL, Format
+from stpipe.config.sections import SourceSection
+from stpipe.data.joins import join_column
+from stpipe.data.labels import Labels, detect_format, encode_labels
+from stpipe.data.roles import RoleMap, resolve_roles
+from stpipe.data.sources import SourceRequest, open_source
+from stpipe.data.table import RawTable, bad_value
+from stpipe.data.texts import TextRole, TextTable, distinct, is_list, is_text, joined, text_column
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Rows of one source by role. origin (rows,) int64: row of each in `raw`."""
+
+    raw: RawTable
+    roles: RoleMap
+    format: Format
+    texts: TextTable
+    labels: Labels | None
+    origin: np.ndarray
+
+    def __len__(self) -> int:
+        return self.origin.size
+
+    def take(self, rows: np.ndarray) -> Loaded:
+        """Some rows, in the given order."""
+        labels = None if self.labels is None else self.labels.take(rows)
+        return replace(self, texts=self.texts.take(rows), labels=labels, origin=self.origin[rows])
+
+    def place(self, row: int) -> str:
+        return self.raw.place(int(self.origin[row]))
+
+
+def load(section: SourceSection, request: SourceRequest, *, path: str, classes: Sequence[str] = ()) -> Loaded:
+    """Read one source.
+
+    Args:
+        section: keys of the data set.
+        request: which source and split.
+        path: configuration path of the data set, for messages.
+        classes: names of classes that already have numbers (those of the training data).
+    """
+    raw = open_source(request)
+    if len(raw) == 0:
+        raise DataError(f"{raw.origin}: found no rows, expected at least one.")
+    roles = resolve_roles(raw.table.column_names, section.columns, origin=raw.origin, key=path)
+    if section.format is not None and not section.columns:
+        roles = _only(roles, FORMATS[section.format])
+    label = roles.columns.get(LABEL)
+    array = None if label is None else raw.table[label]
+    fmt = detect_format(roles.texts, array, section.format, raw=raw, column=label or "")
+    if fmt.label is None and label is not None:
+        raise DataError(f"{path}.columns.label: format {fmt.name} has no label; remove the key or choose another format.")
+    labels = None
+    if fmt.label is not None and label is not None and array is not None:
+        labels = encode_labels(array, fmt.label, raw=raw, column=label, known=classes)
+    texts = _texts(section, request, raw, roles, path)
+    loaded = Loaded(raw, roles, fmt, texts, labels, np.arange(len(raw)))
+    _check_lists(loaded)
+    return loaded
+
+
+def _only(roles: RoleMap, fmt: Format) -> RoleMap:
+    """Without the columns that the requested format has no role for; they count as unused."""
+    text = [r for r in roles.texts if r in fmt.roles or (r not in _all_roles() and fmt.negatives)]
+    keep = {*text[: len(fmt.roles) + 1 if fmt.negatives == 1 else None], *([LABEL] if fmt.label else [])}
+    dropped = tuple(c for r, c in roles.columns.items() if r not in keep)
+    return RoleMap({r: c for r, c in roles.columns.items() if r in keep}, (*roles.unused, *dropped), roles.how)
+
+
+def _all_roles() -> set[str]:
+    return {role for fmt in FORMATS.values() for role in fmt.roles}
+
+
+def _texts(section: SourceSection, request: SourceRequest, raw: RawTable, roles: RoleMap, path: str) -> TextTable:
+    columns: dict[str, TextRole] = {}
+    texts: dict[str, pa.Array] = {}
+    if unknown := [r for r in section.joins if r not in roles.texts]:
+        raise ConfigError(Problem(f"{path}.joins.{unknown[0]}", f"the data has no such role. Roles: {', '.join(roles.texts)}"))
+    for role in roles.texts:
+        name = roles.columns[role]
+        column = raw.table[name]
+        _check_shape(role, name, column, raw)
+        if role in section.joins:
+            table = replace(request, uri=section.joins[role], key=f"{path}.joins.{role}", revision=None)
+            columns[role], texts[role] = join_column(column, table, raw=raw, column=name)
+            continue
+        kind = column.type.value_type if is_list(column.type) else column.type
+        if not is_text(kind):
+            value = next((v for v in column.to_pylist() if v is not None), None)
+            raise bad_value(raw.place(0), name, value, f"text (role {role})", fix=f"If it is an id, name its table in {path}.joins.{role}.")
+        columns[role], texts[role] = text_column(column)
+    return distinct(columns, texts)
+
+
+def _check_shape(role: str, name: str, column: pa.ChunkedArray, raw: RawTable) -> None:
+    """`documents` holds lists, every other role one text."""
+    if is_list(column.type) != (role == "documents") and not pa.types.is_null(column.type):
+        value = next((v for v in column.to_pylist() if v is not None), None)
+        raise bad_value(raw.place(0), name, value, f"{'a list of texts' if role == 'documents' else 'one text'} (role {role})")
+
+
+def _check_lists(loaded: Loaded) -> None:
+    """A list of documents has as many scores as texts."""
+    labels = loaded.labels
+    if labels is None or labels.kind != "scores" or labels.offsets is None:
+        return
+    documents = loaded.texts.roles["documents"].counts()
+    scores = np.diff(labels.offsets)
+    wrong = (documents != scores) & ~labels.missing
+    if wrong.any():
+        row = int(wrong.argmax())
+        found = f"{scores[row]} scores for {documents[row]} documents"
+        raise bad_value(loaded.place(row), loaded.roles.columns[LABEL], found, "one score for each document")
+
+
+__all__ = ["Loaded", "joined", "load"]

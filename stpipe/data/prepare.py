@@ -1,0 +1,218 @@
+"""From the configuration's data section to tokenised data: read, give roles, check, split, tokenise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from stpipe.config.errors import ConfigError, DataError, Problem
+from stpipe.config.sections import DatasetSection, SourceSection
+from stpipe.data import checks
+from stpipe.data.load import Loaded, load
+from stpipe.data.prepared import PreparedSource
+from stpipe.data.report import Finding, ScanReport, SplitScan
+from stpipe.data.sources import SourceRequest, has_own_split
+from stpipe.data.split import cap, hold_out
+from stpipe.data.write import Encoding, TokenizeOptions, tokenizer_fingerprint, write_prepared
+
+EVAL_SPLITS = ("validation", "dev", "test", "eval")
+SYMMETRIC = ("text", "text-vector", "pair-vector", "labelled-text", "pair-score", "pair-class")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedData:
+    """train and eval by name of the data set (a data set without held-out rows is not in eval); scan: what the checks found."""
+
+    train: Mapping[str, PreparedSource]
+    eval: Mapping[str, PreparedSource]
+    scan: ScanReport
+
+
+@dataclass(slots=True)
+class _Side:
+    """One split on its way: its rows, how many were read, findings so far."""
+
+    loaded: Loaded
+    read: int
+    findings: list[Finding] = field(default_factory=list)
+
+
+def prepare(
+    section: DatasetSection,
+    *,
+    tokenizer: Any,
+    tokenizer_id: str = "",
+    default_max_length: int | None = None,
+    model_prompts: Mapping[str, str] | None = None,
+    offline: bool = False,
+    label_range: tuple[float | None, float | None] = (None, None),
+    special_tokens: bool = True,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> PreparedData:
+    """Prepare all data sets of a run. Safe to call from several processes at once: the work is done by one.
+
+    Args:
+        section: the `dataset` section.
+        tokenizer: a transformers tokenizer.
+        tokenizer_id: its name, used in the cache key only when the tokenizer cannot be serialised.
+        default_max_length: the model's limit in tokens, for roles that `dataset.max_length` does not name.
+        model_prompts: the model's prompts by name; used for roles that `dataset.prompts` does not name.
+        offline: ask no hub.
+        label_range: scores that the loss can reach; `dataset.checks.label_min` and `label_max` come first.
+        special_tokens: whether the model wants special tokens.
+        progress: called with (what, done, total).
+    """
+    options = TokenizeOptions(
+        tokenizer, tokenizer_fingerprint(tokenizer, tokenizer_id), special_tokens, section.cache_dir, section.num_proc, progress
+    )
+    train: dict[str, PreparedSource] = {}
+    held_out: dict[str, PreparedSource] = {}
+    scans: dict[str, dict[str, SplitScan]] = {}
+    for name, source in data_sets(section).items():
+        path = "dataset" if not section.sources else f"dataset.sources.{name}"
+        sides = _sides(section, source, path=path, offline=offline, label_range=label_range)
+        scans[name] = {}
+        for split, side in sides.items():
+            encodings = _encodings(side.loaded, source, default_max_length, model_prompts or {})
+            prepared = write_prepared(side.loaded, encodings, options, name=name)
+            scans[name][split] = _scan(side, prepared, section)
+            (train if split == "train" else held_out)[name] = prepared
+    return PreparedData(train, held_out, ScanReport(scans))
+
+
+def data_sets(section: DatasetSection) -> dict[str, SourceSection]:
+    """The data sets by name. A key that a data set leaves at its default takes the value at the top of the section."""
+    names = [f.name for f in fields(SourceSection)]
+    top = SourceSection(**{n: getattr(section, n) for n in names})
+    found = {name: _inherit(source, top) for name, source in section.sources.items()} or {"default": top}
+    missing = [Problem("dataset.train" if not section.sources else f"dataset.sources.{n}.train", "no data is named; set a Hub id, a path, "
+                       "package://MODULE/PATH or stdlib://docstrings") for n, s in found.items() if s.train is None]
+    if missing:
+        raise ConfigError(missing)
+    return found
+
+
+def _inherit(source: SourceSection, top: SourceSection) -> SourceSection:
+    default = SourceSection()
+    changed = {f.name: getattr(top, f.name) for f in fields(SourceSection) if getattr(source, f.name) == getattr(default, f.name)}
+    for name in ("max_length", "prompts"):
+        changed[name] = {**getattr(top, name), **getattr(source, name)}
+    return replace(source, **changed)
+
+
+def _sides(
+    section: DatasetSection, source: SourceSection, *, path: str, offline: bool, label_range: tuple[float | None, float | None]
+) -> dict[str, _Side]:
+    """The training and the held-out rows of one data set, checked."""
+    rules = section.checks
+    assert source.train is not None
+    request = SourceRequest(
+        source.train,
+        f"{path}.train",
+        (source.split or "train",),
+        source.split is None,
+        source.subset,
+        source.revision,
+        source.format,
+        section.cache_dir,
+        offline,
+    )
+    train = _checked(load(source, request, path=path), section, label_range)
+    held_out = _held_out(section, source, request, train, path, label_range)
+    if held_out is None and source.eval_rows:
+        rest, chosen = hold_out(train.loaded, rows=source.eval_rows, seed=source.split_seed)
+        if len(chosen):
+            train.loaded, held_out = rest, _Side(chosen, train.read)
+    elif held_out is not None and len(held_out.loaded):
+        train.loaded, found = checks.overlap(train.loaded, held_out.loaded, rules.overlap)
+        train.findings += found
+    train.loaded = cap(train.loaded, source.max_rows, seed=source.split_seed)
+    return {"train": train} if held_out is None or not len(held_out.loaded) else {"train": train, "eval": held_out}
+
+
+def _held_out(
+    section: DatasetSection,
+    source: SourceSection,
+    request: SourceRequest,
+    train: _Side,
+    path: str,
+    label_range: tuple[float | None, float | None],
+) -> _Side | None:
+    """The held-out rows that the configuration or the source itself names."""
+    assert source.train is not None
+    address = source.eval or (source.train if has_own_split(source.train) else None)
+    if address is None or source.eval_rows == 0:
+        return None
+    wanted = (source.eval_split,) if source.eval_split else EVAL_SPLITS
+    asked = replace(request, uri=address, key=f"{path}.eval", splits=wanted, optional_split=source.eval_split is None)
+    known = train.loaded.labels.classes if train.loaded.labels is not None else None
+    same = replace(source, format=train.loaded.format.name) if source.format is None else source
+    side = _checked(load(same, asked, path=path, classes=known or ()), section, label_range)
+    if list(side.loaded.texts.roles) != list(train.loaded.texts.roles):
+        raise DataError(
+            f"{side.loaded.raw.origin}: found the roles {', '.join(side.loaded.texts.roles)}, expected those of the training data "
+            f"({', '.join(train.loaded.texts.roles)})."
+        )
+    side.loaded = cap(side.loaded, source.eval_rows, seed=source.split_seed)
+    return side
+
+
+def _checked(loaded: Loaded, section: DatasetSection, label_range: tuple[float | None, float | None]) -> _Side:
+    """Rules that concern one table by itself."""
+    rules = section.checks
+    read = len(loaded)
+    loaded, empty = checks.empty_texts(loaded, rules.empty)
+    loaded, repeated = checks.duplicate_rows(loaded, rules.duplicate_rows)
+    low = label_range[0] if rules.label_min is None else rules.label_min
+    high = label_range[1] if rules.label_max is None else rules.label_max
+    checks.label_range(loaded, low, high)
+    if len(loaded) == 0:
+        raise DataError(f"{loaded.raw.origin}: no row is left of {read} after dropping what the checks found.")
+    return _Side(loaded, read, [*empty, *repeated])
+
+
+def _encodings(
+    loaded: Loaded, source: SourceSection, default_max_length: int | None, model_prompts: Mapping[str, str]
+) -> dict[str, Encoding]:
+    """Prompt and maximum length of each role."""
+    for name, values in (("max_length", source.max_length), ("prompts", source.prompts)):
+        if unknown := [r for r in values if r != "default" and r not in loaded.texts.roles]:
+            raise ConfigError(
+                Problem(f"dataset.{name}.{unknown[0]}", f"the data has no such role. Roles: default, {', '.join(loaded.texts.roles)}")
+            )
+    return {
+        role: Encoding(
+            source.prompts.get(role, source.prompts.get("default", _model_prompt(role, loaded.format.name, model_prompts))),
+            source.max_length.get(role, source.max_length.get("default", default_max_length)),
+        )
+        for role in loaded.texts.roles
+    }
+
+
+def _model_prompt(role: str, format_name: str, prompts: Mapping[str, str]) -> str:
+    """What the model itself puts before texts of this role at inference: `query` and `document` in formats for retrieval."""
+    if role in prompts:
+        return prompts[role]
+    if format_name in SYMMETRIC:
+        return ""
+    return prompts.get("query" if role in ("anchor", "query") else "document", "")
+
+
+def _scan(side: _Side, prepared: PreparedSource, section: DatasetSection) -> SplitScan:
+    roles = {role: checks.role_stats(prepared, role) for role in prepared.roles}
+    loaded = side.loaded
+    return SplitScan(
+        source=loaded.raw.origin,
+        fingerprint=prepared.fingerprint,
+        format=prepared.format.name,
+        columns=loaded.roles.columns,
+        roles_from=loaded.roles.how,
+        unused_columns=loaded.roles.unused,
+        rows_read=side.read,
+        rows=len(prepared),
+        roles=roles,
+        label=checks.label_stats(prepared),
+        groups=checks.group_stats(prepared),
+        findings=(*side.findings, *checks.truncation(roles, section.checks.truncated_share)),
+    )

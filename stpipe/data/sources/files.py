@@ -1,0 +1,172 @@
+"""Local data files. A bad row is reported by file, line and column; nothing is skipped or guessed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stpipe.config.errors import DataError
+from stpipe.data.table import RawTable, Span, bad_value, shown
+
+MAX_FIELD_CHARS = 2**31 - 1
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that says the file type, lower case, `.gz` left out."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def read_file(path: Path) -> RawTable:
+    """All rows of one file, by its suffix."""
+    reader = READERS.get(suffix_of(path))
+    if reader is None:
+        raise DataError(f"{path}: unknown type of file '{path.suffix}'. Known: {', '.join(SUFFIXES)}, each also with .gz (parquet without).")
+    return reader(path)
+
+
+def _open(path: Path) -> BinaryIO:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def _read_jsonl(path: Path) -> RawTable:
+    rows: list[dict[str, Any]] = []
+    lines: list[int] = []
+    try:
+        with _open(path) as handle:
+            for number, line in enumerate(handle, start=1):
+                if line.isspace():
+                    continue
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    found = line[:200].decode("utf-8", "backslashreplace").rstrip()
+                    raise DataError(f"{path} line {number}: found {shown(found)}, expected one JSON object a line ({error}).") from error
+                if not isinstance(row, dict):
+                    raise DataError(f"{path} line {number}: found {shown(row)}, expected a JSON object such as {{\"anchor\": \"...\"}}.")
+                rows.append(row)
+                lines.append(number)
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path}: found damaged gzip data after line {lines[-1] if lines else 0}, expected a complete file ({error}).") from error
+    return _from_rows(path, rows, np.array(lines, np.int64))
+
+
+def _read_json(path: Path) -> RawTable:
+    """One JSON document: a list of objects, or an object of lists; or JSON Lines under the suffix .json."""
+    with _open(path) as handle:
+        start = handle.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if start != b"[":
+        table = _json_columns(path) if start == b"{" else None
+        return table if table is not None else _read_jsonl(path)
+    with _open(path) as handle:
+        try:
+            rows = json.loads(handle.read())
+        except ValueError as error:
+            raise DataError(f"{path}: expected a JSON list of objects ({error}).") from error
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise DataError(f"{path} row {number}: found {shown(row)}, expected a JSON object.")
+    return _from_rows(path, rows, None)
+
+
+def _json_columns(path: Path) -> RawTable | None:
+    """A file that is one object of equally long lists; None when it is something else."""
+    with _open(path) as handle:
+        try:
+            content = json.loads(handle.read())
+        except ValueError:
+            return None
+    if not all(isinstance(v, list) for v in content.values()) or not content:
+        return None
+    lengths = {name: len(v) for name, v in content.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"{path}: found columns of different lengths {lengths}, expected equal ones.")
+    table = pa.table({name: _column(v, name, lambda i: f"{path} row {i}") for name, v in content.items()})
+    return RawTable(table, [Span(str(path), table.num_rows)])
+
+
+def _from_rows(path: Path, rows: list[dict[str, Any]], lines: np.ndarray | None) -> RawTable:
+    span = Span(str(path), len(rows), lines)
+    place = RawTable(pa.table({}), [span]).place
+    names = dict.fromkeys(name for row in rows for name in row)
+    table = pa.table({name: _column([row.get(name) for row in rows], name, place) for name in names})
+    return RawTable(table, [span])
+
+
+def _column(values: list[Any], name: str, place: Callable[[int], str]) -> pa.Array:
+    """One column; the first value whose type is not that of the ones before is an error that shows its place."""
+    try:
+        array = pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        kinds = {}
+        for i, value in enumerate(values):
+            if value is not None:
+                kinds.setdefault("number" if type(value) in (int, float) else type(value).__name__, i)
+            if len(kinds) > 1:
+                raise bad_value(place(i), name, value, f"a {next(iter(kinds))} as in the rows before") from None
+        raise DataError(f"{place(0)}, column '{name}': the values, such as {shown(values[0])}, do not make one column.") from None
+    return array
+
+
+def _read_delimited(path: Path, delimiter: str) -> RawTable:
+    csv.field_size_limit(MAX_FIELD_CHARS)
+    columns: list[list[str]] = []
+    lines: list[int] = []
+    header: list[str] = []
+    with _open(path) as binary:
+        text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+        for line, row in _csv_rows(path, text, delimiter):
+            if not header:
+                header = row
+                columns = [[] for _ in header]
+                if len(set(header)) < len(header) or "" in header:
+                    raise DataError(f"{path} line {line}: found header {header}, expected names that are all there and all different.")
+                continue
+            if len(row) != len(header):
+                raise DataError(f"{path} line {line}: found {len(row)} fields {shown(row)}, expected {len(header)} ({', '.join(header)}).")
+            lines.append(line)
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
+    table = pa.table({name: pa.array(c, pa.large_string()) for name, c in zip(header, columns, strict=True)})
+    return RawTable(table, [Span(str(path), table.num_rows, np.array(lines, np.int64))], text_numbers=True)
+
+
+def _csv_rows(path: Path, text: io.TextIOWrapper, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """(line on which the row starts, fields) of each row that is not blank."""
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+            raise DataError(f"{path} line {line}: the row cannot be read ({error}). Expected UTF-8 fields between '{delimiter}'.") from error
+        if row:
+            yield line, row
+
+
+def _read_parquet(path: Path) -> RawTable:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: expected a parquet file ({str(error).splitlines()[0]}).") from error
+    return RawTable(table, [Span(str(path), table.num_rows)])
+
+
+READERS: dict[str, Callable[[Path], RawTable]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": lambda path: _read_delimited(path, ","),
+    ".tsv": lambda path: _read_delimited(path, "\t"),
+    ".parquet": _read_parquet,
+}
+SUFFIXES = tuple(READERS)

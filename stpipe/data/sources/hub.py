@@ -1,0 +1,52 @@
+"""Data sets of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import datasets
+import pyarrow as pa
+
+from stpipe.config.errors import ConfigError
+from stpipe.data.sources.request import SourceRequest, not_found, pick_split
+from stpipe.data.table import RawTable, Span
+
+
+def read_hub(request: SourceRequest) -> RawTable:
+    """One split of a Hub data set, downloaded or taken from the local Hub cache."""
+    quiet = datasets.utils.logging.get_verbosity()
+    config = datasets.DownloadConfig(local_files_only=request.offline)
+    try:
+        datasets.utils.logging.set_verbosity_error()
+        loaded = datasets.load_dataset(
+            request.uri.removeprefix("hf://"),
+            request.subset,
+            split=request.splits[0] if not request.optional_split else None,
+            revision=request.revision,
+            download_config=config,
+        )
+    except Exception as error:
+        raise _explain(request, error) from error
+    finally:
+        datasets.utils.logging.set_verbosity(quiet)
+    chosen = loaded if isinstance(loaded, datasets.Dataset) else loaded[pick_split(request, list(loaded))]
+    return from_dataset(chosen, origin=f"{request.uri}[{chosen.split or request.splits[0]}]")
+
+
+def from_dataset(dataset: datasets.Dataset, *, origin: str) -> RawTable:
+    """A `datasets.Dataset` as a table, memory-mapped where it is."""
+    table: pa.Table = dataset.with_format("arrow")[:]
+    names = {name: list(f.names) for name, f in dataset.features.items() if isinstance(f, datasets.ClassLabel)}
+    return RawTable(table, [Span(origin, table.num_rows)], names)
+
+
+def _explain(request: SourceRequest, error: Exception) -> ConfigError:
+    """What to do when load_dataset fails: it raises many types for few causes."""
+    reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
+    subset = f", subset '{request.subset}'" if request.subset else ""
+    revision = f", revision '{request.revision}'" if request.revision else ""
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+        return not_found(request, f"the Hub data set{subset}{revision} cannot be read as asked: {reason}")
+    return not_found(
+        request,
+        f"the Hub data set{subset}{revision} is neither in the local cache nor reachable ({type(error).__name__}: {reason}). "
+        "It is no local path either. Connect, correct the name, or run on embedded data with +profile=offline",
+    )

@@ -1,0 +1,68 @@
+"""`stdlib://docstrings`: the embedded data set, in every format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+import pyarrow.ipc as ipc
+
+from stpipe.data.cache import cache_root, make_once
+from stpipe.data.docstring_formats import FORMATTERS, Options
+from stpipe.data.docstrings import Pair, docstring_pairs, library_fingerprint
+from stpipe.data.sources.request import SourceRequest, not_found, pick_split
+from stpipe.data.table import RawTable, Span
+
+SCHEME = "stdlib://"
+SPLITS = ("train", "test")
+
+
+def read_stdlib(request: SourceRequest) -> RawTable:
+    """One split of the docstring pairs, built on first use and then kept in the cache."""
+    parts = urlsplit(request.uri)
+    if parts.netloc != "docstrings" or parts.path.strip("/"):
+        raise not_found(request, "the standard library has one data set, stdlib://docstrings")
+    options = _options(request, dict(parse_qsl(parts.query, keep_blank_values=True)))
+    split = pick_split(request, list(SPLITS))
+    table = FORMATTERS[options.format](_pairs(request)[split], options)
+    return RawTable(table, [Span(f"{request.uri}[{split}]", table.num_rows)])
+
+
+def _options(request: SourceRequest, query: dict[str, str]) -> Options:
+    """Options from the address; the format also from dataset.format, the two may not disagree."""
+    allowed = {"format", "negatives", "documents"}
+    if unknown := sorted(set(query) - allowed):
+        raise not_found(request, f"unknown option '{unknown[0]}'. Known: {', '.join(sorted(allowed))}")
+    asked = query.get("format")
+    if asked and request.format and asked != request.format:
+        raise not_found(request, f"the address asks for format '{asked}', dataset.format for '{request.format}'; keep one")
+    name = asked or request.format or "pair"
+    if name not in FORMATTERS:
+        raise not_found(request, f"format '{name}' cannot be made from docstrings. Known: {', '.join(sorted(FORMATTERS))}")
+    numbers = {}
+    for key, least in (("negatives", 2 if name == "n-tuple" else 1), ("documents", 2)):
+        if key in query:
+            if not query[key].isdigit() or int(query[key]) < least:
+                raise not_found(request, f"option {key}={query[key]}: expected an integer of at least {least}")
+            numbers[key] = int(query[key])
+    if name == "triplet" and numbers.get("negatives", 1) > 1:
+        name = "n-tuple"
+    return Options(name, numbers.get("negatives", 1 if name == "triplet" else 3), numbers.get("documents", 8))
+
+
+def _pairs(request: SourceRequest) -> dict[str, list[Pair]]:
+    folder = cache_root(request.cache_dir) / "docstrings" / library_fingerprint()
+
+    def build(into: Path) -> None:
+        for split, pairs in docstring_pairs().items():
+            table = pa.table({field: [getattr(p, field) for p in pairs] for field in Pair.__dataclass_fields__})
+            with ipc.new_file(str(into / f"{split}.arrow"), table.schema) as writer:
+                writer.write_table(table)
+
+    make_once(folder, build)
+    found = {}
+    for split in SPLITS:
+        with pa.memory_map(str(folder / f"{split}.arrow")) as source:
+            found[split] = [Pair(**row) for row in ipc.open_file(source).read_all().to_pylist()]
+    return found

@@ -1,0 +1,78 @@
+"""Rows as they were read, with the place that each came from, so that an error can name it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from stpipe.config.errors import DataError
+
+MAX_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive rows that came from one file: `lines[i]` is the line of the i-th, or its row number counted from 0 when there are no lines."""
+
+    origin: str
+    rows: int
+    lines: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawTable:
+    """Columns by name, and where the rows came from.
+
+    spans cover all rows in order; class_names: column -> names of its integer classes, where the source declares them;
+    text_numbers: columns hold text only (csv), so a label column must be read as numbers where it can be.
+    """
+
+    table: pa.Table
+    spans: Sequence[Span]
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    text_numbers: bool = False
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @property
+    def origin(self) -> str:
+        """What the rows were read from, for messages."""
+        return self.spans[0].origin if self.spans else "nothing"
+
+    def place(self, row: int) -> str:
+        """`FILE line N` (counted from 1) or `FILE row N` (counted from 0) of a row of the table."""
+        for span in self.spans:
+            if row < span.rows:
+                return f"{span.origin} row {row}" if span.lines is None else f"{span.origin} line {span.lines[row]}"
+            row -= span.rows
+        raise IndexError(row)
+
+
+def shown(value: object) -> str:
+    """A value for a message, cut to MAX_SHOWN characters."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
+
+
+def bad_value(place: str, column: str, found: object, expected: str, *, fix: str = "") -> DataError:
+    """The error for one value that is not what its column must hold."""
+    return DataError(f"{place}, column '{column}': found {shown(found)}, expected {expected}." + (f" {fix}" if fix else ""))
+
+
+def concatenate(parts: Sequence[RawTable]) -> RawTable:
+    """All rows of all parts; a column that one part lacks is null there, one whose type differs is an error."""
+    if len(parts) == 1:
+        return parts[0]
+    types: dict[str, tuple[pa.DataType, str]] = {}
+    for part in parts:
+        for column in part.table.schema:
+            known, origin = types.setdefault(column.name, (column.type, part.origin))
+            if known != column.type and not pa.types.is_null(known) and not pa.types.is_null(column.type):
+                raise DataError(f"column '{column.name}' is {known} in {origin} but {column.type} in {part.origin}; expected one type.")
+    table = pa.concat_tables([p.table for p in parts], promote_options="default")
+    names = {k: v for p in parts for k, v in p.class_names.items()}
+    return RawTable(table, [s for p in parts for s in p.spans], names, all(p.text_numbers for p in parts))
