@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from stpipe.cards.model_files import ModelFacts
 from stpipe.cards.training_log import training_log
 from stpipe.reports import text
 from stpipe.reports.changes import Change, changed_keys
-from stpipe.reports.data_scan import scan_rows
+from stpipe.reports.data_scan import percentiles, role_rows, split_rows
 from stpipe.reports.document import seconds_between
 from stpipe.reports.quality import evaluation_section
 from stpipe.reports.run_record import RunRecord, mapping
@@ -56,6 +57,7 @@ def card_text(record: RunRecord, model: ModelFacts) -> str:
     title = str(record.section("card").get("model_name") or record.name)
     directions = metric_directions(record, schema)
     best = best_step(record, directions)
+    scan = role_rows(record.data, split="train")
     head = front_matter(record, losses, title=title, pipeline_tag=kind.pipeline_tag, kind_tags=kind.tags)
     return (
         _environment()
@@ -69,7 +71,9 @@ def card_text(record: RunRecord, model: ModelFacts) -> str:
             card=record.section("card"),
             data=mapping(record.environment.get("data")),
             sources=[_place(s) for s in data_sources(record)],
-            scan=scan_rows(record.data),
+            scan=scan,
+            held_out=[s for s in split_rows(record.data) if s.split == "eval"],
+            statistics=percentiles(scan),
             examples=_examples(record),
             losses=losses,
             citations=_citations(losses),
@@ -100,6 +104,7 @@ def _environment() -> jinja2.Environment:
     )
     filters: tuple[Callable[..., str], ...] = (
         cell,
+        quoted,
         yaml_block,
         text.system_name,
         text.capitalize_first,
@@ -110,6 +115,7 @@ def _environment() -> jinja2.Environment:
         text.duration,
         text.p_value,
         text.plain_value,
+        text.statistic_name,
     )
     environment.filters.update({f.__name__: f for f in filters})
     return environment
@@ -117,8 +123,16 @@ def _environment() -> jinja2.Environment:
 
 def cell(value: Any) -> str:
     """Text that cannot break out of a Markdown table or turn into HTML."""
-    plain = " ".join(str(value).split())
+    return _escaped(" ".join(str(value).split()))
+
+
+def _escaped(plain: str) -> str:
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("`", "\\`")
+
+
+def quoted(value: str) -> str:
+    """A text in quotes with every blank of it, for prompts: a space at their end matters."""
+    return _escaped(json.dumps(value, ensure_ascii=False))
 
 
 def yaml_block(value: Mapping[str, Any]) -> str:

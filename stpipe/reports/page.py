@@ -10,6 +10,7 @@ import yaml
 from markupsafe import Markup
 
 from stpipe.reports import text
+from stpipe.reports.data_scan import percentiles, role_rows, split_rows
 from stpipe.reports.figures import curve_figure, differences_figure, evaluation_figure, histogram_figure, share_figure
 from stpipe.reports.svg import drawing
 
@@ -22,6 +23,8 @@ FILTERS: tuple[Callable[..., str], ...] = (
     text.integer,
     text.duration,
     text.breakable,
+    text.percent,
+    text.statistic_name,
     text.rank,
     text.p_value,
     text.plain_value,
@@ -49,6 +52,7 @@ def render_page(document: dict[str, Any]) -> str:
         for d in e["differences"]
         if (d["system"], d["against"]) == ("after", "before")
     }
+    roles = role_rows(document["data"]["scan"])
     return environment.get_template("report.html.j2").render(
         doc=document,
         figures=_figures(document),
@@ -56,6 +60,9 @@ def render_page(document: dict[str, Any]) -> str:
         facts=list(_facts(document)),
         rates=list(_rates(document)),
         verdicts=verdicts,
+        splits=split_rows(document["data"]["scan"]),
+        roles=roles,
+        statistics=percentiles(roles),
         best_line=_best_line(document),
         state_class=state if state in STATES else "unknown",
         configuration_yaml=yaml.safe_dump(document["configuration"]["values"], sort_keys=False, allow_unicode=True, width=100),

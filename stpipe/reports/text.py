@@ -71,6 +71,12 @@ def breakable(name: str) -> Markup:
     return Markup(re.sub(r"([._/])(?=\w)", r"\1<wbr>", str(escape(name))))
 
 
+def statistic_name(key: str) -> str:
+    """A statistic of lengths as people call it: p50 is the median, p95 the 95th percentile."""
+    names = {"mean": "mean", "p50": "median", "max": "longest"}
+    return names.get(key) or (f"{key[1:]}th percentile" if key[:1] == "p" and key[1:].isdigit() else key)
+
+
 def rank(value: int | None) -> str:
     """Rank of the first relevant document."""
     return "not found" if value is None else f"rank {value}"

@@ -110,8 +110,44 @@ def plan(steps: int) -> dict[str, Any]:
 
 
 def data() -> dict[str, Any]:
-    """The scan of the data."""
-    return {"sources": {}, "warnings": []}
+    """The scan of the data, as stpipe.data.report.ScanReport.as_dict() writes it."""
+    message = "duplicate_rows: 3 rows occur more than once"
+    finding = {"rule": "duplicate_rows", "action": "warn", "rows": 3, "message": message, "examples": ["row 17: 'Return <b>x</b>.'"]}
+    return {
+        "sources": {"default": {"train": split(4000, [finding]), "eval": split(1000, [])}},
+        "warnings": [f"default (train): {message}"],
+    }
+
+
+def split(rows: int, findings: list[dict[str, Any]]) -> dict[str, Any]:
+    """One split."""
+    return {
+        "source": "stdlib://docstrings",
+        "fingerprint": "6f2d9c01ab34",
+        "format": "pair",
+        "columns": {"anchor": "anchor", "positive": "positive"},
+        "roles_from": "names",
+        "unused_columns": ["module"],
+        "rows_read": rows + 12,
+        "rows": rows,
+        "roles": {"anchor": role(rows, "query: ", 14.0, None), "positive": role(rows, "", 75.0, 256)},
+        "label": None,
+        "groups": {},
+        "findings": findings,
+    }
+
+
+def role(texts: int, prompt: str, median: float, limit: int | None) -> dict[str, Any]:
+    """Statistics of one role."""
+    tokens = {"mean": 1.2 * median, "p50": median, "p95": 3 * median, "max": 9 * median}
+    return {
+        "texts": texts,
+        "distinct": texts - 3,
+        "prompt": prompt,
+        "max_length": limit,
+        "tokens": tokens,
+        "truncated_share": 0.07 if limit else 0.0,
+    }
 
 
 def records(steps: int) -> list[dict[str, Any]]:

@@ -52,7 +52,15 @@ def test_what_the_schema_does_not_know_is_listed() -> None:
 
 @pytest.mark.parametrize(
     ("left", "right", "expected"),
-    [((1, 2), [1, 2], True), (1, 1.0, True), (True, 1, False), ([1], [1, 2], False), (None, 0, False), ("a", "a", True), ([True], [1], False)],
+    [
+        ((1, 2), [1, 2], True),
+        (1, 1.0, True),
+        (True, 1, False),
+        ([1], [1, 2], False),
+        (None, 0, False),
+        ("a", "a", True),
+        ([True], [1], False),
+    ],
 )
 def test_same(left: Any, right: Any, expected: bool) -> None:
     assert same(left, right) is expected

@@ -28,7 +28,9 @@ def test_verdict(low: float, high: float, better: Better, expected: str) -> None
 
 
 def evaluation(scores: dict[str, tuple[float, float]], *, systems: tuple[str, str] = ("before", "after")) -> EvaluationRecord:
-    queries = tuple(QueryRecord(q, f"text of {q}", {s: {"ndcg@10": v} for s, v in zip(systems, pair, strict=True)}) for q, pair in scores.items())
+    queries = tuple(
+        QueryRecord(q, f"text of {q}", {s: {"ndcg@10": v} for s, v in zip(systems, pair, strict=True)}) for q, pair in scores.items()
+    )
     values = {s: {"accuracy@1": 0.25, "ndcg@10": 0.5 + i} for i, s in enumerate(systems)}
     return EvaluationRecord("dev", "information_retrieval", "ndcg@10", len(scores), "queries", values, (), queries, "ndcg@10")
 

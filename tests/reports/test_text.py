@@ -1,0 +1,56 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stpipe.reports import text
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "expected"),
+    [
+        (text.score, 0.51234, "0.5123"),
+        (text.score, -0.5, "\u22120.5000"),
+        (text.score, 1234.5, "1,234"),
+        (text.score, None, "\u2013"),
+        (text.signed, 0.07, "+0.0700"),
+        (text.signed, -0.07, "\u22120.0700"),
+        (text.percent, 0.0234, "2.3%"),
+        (text.percent, 0.5, "50%"),
+        (text.signed_percent, -0.123, "\u221212.3%"),
+        (text.integer, 1234567, "1,234,567"),
+        (text.integer, None, "\u2013"),
+        (text.duration, 9.96, "10.0 s"),
+        (text.duration, 660, "11 min 00 s"),
+        (text.duration, 3599.7, "1 h 00 min"),
+        (text.duration, 7384, "2 h 03 min"),
+        (text.rank, None, "not found"),
+        (text.rank, 3, "rank 3"),
+        (text.p_value, 0.0, "p < 0.001"),
+        (text.p_value, 0.0312, "p = 0.031"),
+        (text.plain_value, True, "true"),
+        (text.plain_value, None, "null"),
+        (text.plain_value, "", '""'),
+        (text.plain_value, 2e-5, "2e-05"),
+        (text.plain_value, [1, "a"], '[1, "a"]'),
+        (text.statistic_name, "p50", "median"),
+        (text.statistic_name, "p99", "99th percentile"),
+        (text.statistic_name, "other", "other"),
+    ],
+)
+def test_forms(form: Any, value: Any, expected: str) -> None:
+    assert form(value) == expected
+
+
+def test_long_texts_are_cut_at_a_word() -> None:
+    cut = text.shorten("word " * 100)
+    assert len(cut) <= text.LONGEST + 2
+    assert cut.endswith("word \u2026")
+    assert text.shorten("short") == "short"
+
+
+def test_breakable_names_stay_escaped() -> None:
+    assert text.breakable("a_b.<c>") == "a_<wbr>b.&lt;c&gt;"
