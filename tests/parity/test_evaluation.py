@@ -1,0 +1,145 @@
+"""Evaluators against those of sentence-transformers, over the same embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers.sentence_transformer import evaluation as st
+
+from stpipe.core.rows import Rows
+from stpipe.evaluation import (
+    BinaryClassificationEvaluator,
+    EmbeddingSimilarityEvaluator,
+    InformationRetrievalEvaluator,
+    MSEEvaluator,
+    RerankingEvaluator,
+    SequentialEvaluator,
+    TripletEvaluator,
+)
+from tests.evaluation.toy import ToyModel, classed, lists, pairs, scored, tuples
+
+FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
+
+
+class CardData:
+    """Takes the metrics that their evaluators hand to the model card."""
+
+    def set_evaluation_metrics(self, *args: Any) -> None:
+        """Nothing to keep."""
+
+
+class Both(ToyModel):
+    """The toy model as their evaluators call it: one of three output types, and similarities of arrays."""
+
+    model_card_data = CardData()
+
+    def _encode(self, kind: str, texts: Sequence[str], prompt: str | None, default: str, options: dict[str, Any]) -> Any:
+        wants_tensor = options.get("convert_to_tensor", False)
+        keep = {k: v for k, v in options.items() if k == "truncate_dim" and v is not None}
+        values = super()._encode(kind, texts, prompt, default, {**keep, "convert_to_tensor": True})
+        return values if wants_tensor else values.numpy()
+
+    def similarity(self, a: Any, b: Any, /) -> torch.Tensor:
+        return super().similarity(torch.as_tensor(a), torch.as_tensor(b))
+
+
+def same(ours: dict[str, float], theirs: dict[str, float], *, tolerance: float = 1e-6) -> None:
+    """Same names, and values that differ by the rounding of float32 at most."""
+    assert sorted(ours) == sorted(theirs) and len(ours) > 0
+    values = np.array([theirs[name] for name in ours])
+    assert np.isfinite(values).all() and not np.isin(values[:1], (0.0, 1.0)).any(), "the first metric must be able to differ"
+    np.testing.assert_allclose(list(ours.values()), values, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("functions", [None, FUNCTIONS])
+@pytest.mark.parametrize("own", FUNCTIONS)
+def test_embedding_similarity(functions: Any, own: str) -> None:
+    rows, model = scored(), Both(similarity_fn_name=own)
+    theirs = st.EmbeddingSimilarityEvaluator(
+        rows.columns["anchor"], rows.columns["positive"], rows.labels, similarity_fn_names=list(functions) if functions else None
+    )
+    ours = EmbeddingSimilarityEvaluator(similarities=functions)(model, rows, batch_size=8)
+    same(ours.metrics, theirs(model))
+    assert ours.primary == theirs.primary_metric
+
+
+@pytest.mark.parametrize("functions", [None, FUNCTIONS])
+@pytest.mark.parametrize("own", FUNCTIONS)
+def test_binary_classification(functions: Any, own: str) -> None:
+    rows, model = classed(), Both(similarity_fn_name=own, noise=1.2)
+    theirs = st.BinaryClassificationEvaluator(
+        rows.columns["anchor"], rows.columns["positive"], rows.labels, similarity_fn_names=list(functions) if functions else None
+    )
+    ours = BinaryClassificationEvaluator(similarities=functions)(model, rows, batch_size=8)
+    same(ours.metrics, theirs(model))
+    assert ours.primary == theirs.primary_metric
+
+
+@pytest.mark.parametrize("functions", [None, FUNCTIONS])
+@pytest.mark.parametrize("margin", [0.0, 0.1])
+def test_triplet(functions: Any, margin: float) -> None:
+    rows, model = tuples(negatives=1), Both(noise=4.0, query_prompt="q: ")
+    theirs = st.TripletEvaluator(
+        *(rows.columns[role] for role in ("anchor", "positive", "negative_1")),
+        margin=margin,
+        similarity_fn_names=list(functions) if functions else None,
+    )
+    ours = TripletEvaluator(similarities=functions, margin=margin)(model, rows, batch_size=8)
+    same(ours.metrics, theirs(model))
+    assert ours.primary == theirs.primary_metric
+
+
+@pytest.mark.parametrize("own", FUNCTIONS)
+@pytest.mark.parametrize("noise", [1.0, 3.0])
+def test_information_retrieval(own: str, noise: float) -> None:
+    rows, model = pairs(80), Both(similarity_fn_name=own, noise=noise, query_prompt="q: ")
+    queries = {text: f"q{i}" for i, text in enumerate(dict.fromkeys(rows.columns["anchor"]))}
+    docs = {text: f"d{i}" for i, text in enumerate(dict.fromkeys(rows.columns["positive"]))}
+    relevant: dict[str, set[str]] = {}
+    for query, doc in zip(rows.columns["anchor"], rows.columns["positive"], strict=True):
+        relevant.setdefault(queries[query], set()).add(docs[doc])
+    settings: dict[str, Any] = {"ndcg_at_k": (3, 10), "map_at_k": (1, 100), "mrr_at_k": (10, 2)}
+    theirs = st.InformationRetrievalEvaluator(
+        {i: t for t, i in queries.items()}, {i: t for t, i in docs.items()}, relevant, **{k: list(v) for k, v in settings.items()}
+    )
+    ours = InformationRetrievalEvaluator(**settings)(model, rows, batch_size=8)
+    same(ours.metrics, theirs(model), tolerance=1e-9)
+    assert ours.primary == theirs.primary_metric == f"{own}_ndcg@10"
+
+
+@pytest.mark.parametrize("at_k", [3, 10])
+def test_reranking(at_k: int) -> None:
+    rows, model = lists(), Both(noise=3.0)
+    samples = []
+    for query, docs, labels in zip(rows.columns["query"], rows.columns["documents"], rows.labels or (), strict=True):
+        sides: dict[bool, list[str]] = {True: [], False: []}
+        for doc, label in zip(docs, labels, strict=True):
+            sides[label > 0].append(doc)
+        samples.append({"query": query, "positive": sides[True], "negative": sides[False]})
+    theirs = st.RerankingEvaluator(samples, at_k=at_k)
+    ours = RerankingEvaluator(at_k=at_k, graded=False)(model, rows, batch_size=8)
+    same(ours.metrics, theirs(model), tolerance=1e-9)
+    assert ours.primary == theirs.primary_metric
+
+
+def test_mse_and_truncation() -> None:
+    texts = [f"w{i} text" for i in range(20)]
+    teacher, student = Both(noise=0.0), Both(noise=0.5)
+    labels = teacher.encode(texts, truncate_dim=6).tolist()
+    theirs = st.MSEEvaluator(texts, texts, teacher_model=teacher, truncate_dim=6)
+    ours = MSEEvaluator(truncate_dim=6)(student, Rows({"anchor": texts}, labels, "text-vector", {}), batch_size=8)
+    same(ours.metrics, theirs(student))
+    assert ours.primary == theirs.primary_metric
+
+
+def test_sequential() -> None:
+    rows, model = tuples(negatives=1), Both(noise=4.0)
+    columns = [rows.columns[role] for role in ("anchor", "positive", "negative_1")]
+    theirs = st.SequentialEvaluator([st.TripletEvaluator(*columns, name="a"), st.TripletEvaluator(*columns, margin=0.2, name="b")])
+    ours = SequentialEvaluator(evaluators={"a": TripletEvaluator(), "b": TripletEvaluator(margin=0.2)})(model, rows, batch_size=8)
+    same(ours.metrics, theirs(model))
+    assert ours.primary == theirs.primary_metric
