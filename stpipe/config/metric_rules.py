@@ -35,7 +35,8 @@ def evaluator_and_data(rules: Rules) -> None:
     known = {name: section for name, _, section in sources(rules.values["dataset"])}
     for path, values in evaluators(rules):
         facts = rules.component("evaluator", values["name"])
-        if has_own_data(facts, values) or "source" not in facts.get("properties", {}) or not facts.get("x-formats"):
+        inner = (facts.get("x-metrics") or {}).get("children")
+        if inner or has_own_data(facts, values) or "source" not in facts.get("properties", {}) or not facts.get("x-formats"):
             continue
         source = values["source"]
         if source is not None and source not in known:

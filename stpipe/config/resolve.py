@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from stpipe.config.data_format import embedded_address, known_format, sources
+from stpipe.config.data_format import STANDARD_LIBRARY, embedded_address, known_format, sources
 from stpipe.config.defaults import DEFAULT_LOSSES
 from stpipe.config.errors import Problem
 from stpipe.config.origins import Origins, at
@@ -138,11 +138,10 @@ def _embed(dataset: dict[str, Any], origins: Origins) -> tuple[list[Problem], li
             message = "required for embedded data: say what format the data has that the docstring pairs stand in for"
             problems.append(Problem(key, message, origins.where(path)))
             continue
-        address = embedded_address(fmt)
-        if isinstance(section, dict) and section["train"] != address:
+        if isinstance(section, dict) and not str(section["train"]).startswith(STANDARD_LIBRARY):
             if section["train"] is not None:
                 warnings.append(f"data set '{name}': docstring pairs as {fmt} stand in for {origins.shown((*path, 'train'), section['train'])}")
-            section.update({k: {} if k in ("columns", "joins") else None for k in REPLACED}, train=address, format=fmt)
+            section.update({k: {} if k in ("columns", "joins") else None for k in REPLACED}, train=embedded_address(fmt), format=fmt)
     return problems, warnings
 
 

@@ -12,8 +12,8 @@ Three rules go beyond Hydra's:
 
 from __future__ import annotations
 
-from stpipe.config.compose.composer import Composed, compose
+from stpipe.config.compose.composer import Composed, compose, open_loader
 from stpipe.config.compose.overrides import HYDRA_SETTINGS, all_options, hydra_overrides
 from stpipe.config.compose.sources import config_loader
 
-__all__ = ["HYDRA_SETTINGS", "Composed", "all_options", "compose", "config_loader", "hydra_overrides"]
+__all__ = ["HYDRA_SETTINGS", "Composed", "all_options", "compose", "config_loader", "hydra_overrides", "open_loader"]

@@ -19,6 +19,7 @@ from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.interpolate import resolve_interpolations
 from stpipe.config.layers import Tree, drop_group
 from stpipe.config.locations import configs_dir, recipes_dir
+from stpipe.config.offline import go_offline
 from stpipe.config.options import ROOT_OPTION, option_values
 from stpipe.config.origins import Origins, Path, dotted
 from stpipe.config.schema import Schema, load_schema
@@ -68,10 +69,15 @@ def compose(
         from_dir: a run directory (or its config.yaml), whose configuration everything else is laid over.
     """
     base = _saved_config(from_dir) if from_dir is not None else ({}, {})
-    schema = load_schema(_peek_imports(overrides, base[0], config_dir))
+    imports, offline = _peek(overrides, base[0], config_dir)
+    if imports and offline:
+        go_offline()
+    schema = load_schema(imports)
     loader = config_loader(schema, config_dir=config_dir, config_path=config_path)
-    with hydra_failures(loader):
+    appended: list[str] = []
+    with hydra_failures(loader, appended):
         parsed = normalise(overrides, loader)
+        appended += [f"{o.key_or_group}/{name}" for o in parsed if o.key_or_group in APPENDED for name in _names(o.value())]
         texts = [o.input_line or "" for o in parsed]
         ConfigLoaderImpl.validate_sweep_overrides_legal(overrides=parsed, run_mode=RunMode.RUN, from_shell=True)
         defaults = loader.compute_defaults_list(config_name=config_name, overrides=[*HYDRA_SETTINGS, *texts], run_mode=RunMode.RUN)
@@ -93,6 +99,18 @@ def compose(
     return Composed(tree.values, tree.origins, choices, schema, problems, tree.warnings, repeats)
 
 
+def open_loader(overrides: Sequence[str], *, config_dir: str | None = None, config_path: str | None = None) -> ConfigLoaderImpl:
+    """Hydra's loader for these overrides; it knows the components of the user modules that they import."""
+    imports, offline = _peek(overrides, {}, config_dir)
+    if imports and offline:
+        go_offline()
+    return config_loader(load_schema(imports), config_dir=config_dir, config_path=config_path)
+
+
+def _names(value: Any) -> list[str]:
+    return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+
+
 def _saved_config(from_dir: str) -> tuple[dict[str, Any], dict[Path, str]]:
     file = FilePath(from_dir)
     file = file / SAVED_CONFIG if file.is_dir() else file
@@ -101,23 +119,31 @@ def _saved_config(from_dir: str) -> tuple[dict[str, Any], dict[Path, str]]:
     return read_yaml(file)
 
 
-def _peek_imports(overrides: Sequence[str], saved: dict[str, Any], config_dir: str | None) -> list[str]:
-    """User modules that the overrides, the recipe or a saved configuration name; they must be known before composing."""
-    found = list(saved.get("imports") or [])
+def _peek(overrides: Sequence[str], saved: dict[str, Any], config_dir: str | None) -> tuple[list[str], bool]:
+    """(`imports`, `offline`) as far as overrides, recipe, profiles or a saved configuration tell.
+
+    User modules must be known before anything can be composed, and the offline switches set before they are imported.
+    """
+    imports = list(saved.get("imports") or [])
+    offline = saved.get("offline") is True
     folders = ([FilePath(config_dir)] if config_dir else []) + [configs_dir()]
-    files = [f / "train.yaml" for f in folders if (f / "train.yaml").is_file()]
+    files = [f / "train.yaml" for f in folders]
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
-        if key == "imports" or key.startswith("imports["):
+        if key == "imports":
             names = yaml.safe_load(value) if value else []
-            found += names if isinstance(names, list) else [names]
-        if key == "recipe":
-            places = [f / "recipe" / f"{value}.yaml" for f in folders] + [recipes_dir() / f"{value}.yaml"]
-            files += [p for p in places if p.is_file()][:1]
+            imports += names if isinstance(names, list) else [names]
+        elif key == "offline":
+            offline = value.lower() == "true"
+        elif key in APPENDED:
+            for name in value.strip("[]").split(","):
+                places = [f / key / f"{name}.yaml" for f in folders] + ([recipes_dir() / f"{name}.yaml"] if key == "recipe" else [])
+                files += [p for p in places if p.is_file()][:1]
     for file in files:
-        inner = read_yaml(file)[0].get("imports")
-        found += inner if isinstance(inner, list) else []
-    return list(dict.fromkeys(name for name in found if isinstance(name, str)))
+        values = read_yaml(file)[0] if file.is_file() else {}
+        imports += values["imports"] if isinstance(values.get("imports"), list) else []
+        offline = offline or values.get("offline") is True
+    return list(dict.fromkeys(name for name in imports if isinstance(name, str))), offline
 
 
 def _lay_file(tree: Tree, loader: ConfigLoaderImpl, default: Any, chooser: str | None, chosen: dict[str, str]) -> None:

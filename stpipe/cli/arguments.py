@@ -1,0 +1,73 @@
+"""Flags and overrides of the verbs that compose a configuration: Hydra's own flags, and few of stpipe's."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stpipe.config.load import Loaded
+
+FLAGS_HELP = """
+Flags
+  --from DIR               repeat the run in DIR: its saved configuration, with overrides on top
+  --config-dir, -cd DIR    a folder of your own config groups and recipes; its files win over stpipe's
+  --config-name, -cn NAME  another primary config (default: train)
+  --config-path, -cp DIR   replaces stpipe's configs folder
+  --multirun, -m           one job for each combination of a=1,2 b=x,y (Hydra's sweepers and launchers)
+  --cfg, -c job|hydra|all  print the composed config instead; --resolve, --package, -p PACKAGE as in Hydra
+  --info, -i [WHAT]        all, config, defaults, defaults-tree, plugins or searchpath
+  --hydra-help             Hydra's own help
+  -sc install=bash         shell completion
+  --pdb                    debugger at an unexpected error
+
+Overrides: KEY=VALUE, GROUP=OPTION, +recipe=NAME, +profile=NAME (offline, smoke), ~KEY removes what a recipe sets.
+"""
+
+
+def parser(verb: str, *, dry_run: bool = False) -> argparse.ArgumentParser:
+    """Parser of a composing verb; its help is printed by the verb itself."""
+    flags = argparse.ArgumentParser(prog=f"stpipe {verb}", add_help=False, allow_abbrev=False)
+    flags.add_argument("overrides", nargs="*")
+    flags.add_argument("--help", "-h", action="store_true")
+    flags.add_argument("--from", dest="from_dir", metavar="DIR")
+    flags.add_argument("--config-dir", "-cd", metavar="DIR")
+    flags.add_argument("--config-path", "-cp", metavar="DIR")
+    flags.add_argument("--config-name", "-cn", default="train", metavar="NAME")
+    flags.add_argument("--multirun", "-m", action="store_true")
+    flags.add_argument("--run", "-r", action="store_true")
+    flags.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    flags.add_argument("--resolve", action="store_true")
+    flags.add_argument("--package", "-p", metavar="PACKAGE")
+    flags.add_argument("--info", "-i", nargs="?", const="all", choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"))
+    flags.add_argument("--hydra-help", action="store_true")
+    if dry_run:
+        flags.add_argument("--dry-run", action="store_true")
+    return flags
+
+
+def load(args: argparse.Namespace, overrides: Sequence[str] | None = None) -> Loaded:
+    """The checked configuration that the arguments ask for; the offline switches are set when it says so."""
+    from stpipe.config.load import load_config
+    from stpipe.config.offline import go_offline
+
+    loaded = load_config(
+        args.overrides if overrides is None else overrides,
+        config_dir=args.config_dir,
+        config_path=args.config_path,
+        config_name=args.config_name,
+        from_dir=args.from_dir,
+    )
+    if loaded.values["offline"]:
+        go_offline()
+    return loaded
+
+
+def run_composed(args: argparse.Namespace, job: Callable[[Loaded], int]) -> int:
+    """Compose and run `job`, or do what Hydra's flags ask for instead."""
+    if args.multirun or args.cfg or args.info or args.hydra_help or args.resolve:
+        from stpipe.cli.hydra_flags import run_flags
+
+        return run_flags(args, job)
+    return job(load(args))

@@ -1,0 +1,82 @@
+"""Hydra's own flags (--cfg, --info, --hydra-help) and --multirun, over stpipe's composition."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from stpipe.cli.arguments import load
+from stpipe.cli.failures import report_failure, stderr
+from stpipe.config.compose import hydra_overrides, open_loader
+from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.load import Loaded
+
+PARTLY_DONE = 5
+
+
+def run_flags(args: argparse.Namespace, job: Callable[[Loaded], int]) -> int:
+    """Do what the flags ask for; errors of Hydra are errors of the configuration."""
+    if args.resolve and not args.cfg:
+        raise ConfigError(Problem("", "--resolve goes with --cfg", "--resolve"))
+    if sum(map(bool, (args.multirun, args.cfg, args.info, args.hydra_help))) > 1:
+        raise ConfigError("only one of --multirun, --cfg, --info and --hydra-help can be used")
+    loader = open_loader(args.overrides, config_dir=args.config_dir, config_path=args.config_path)
+    overrides = hydra_overrides(args.overrides, loader)
+    GlobalHydra.instance().clear()
+    hydra = Hydra(task_name="stpipe", config_loader=loader)
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        if args.multirun:
+            return _multirun(hydra, args, overrides, job)
+        if args.cfg:
+            hydra.show_cfg(args.config_name, overrides, args.cfg, args.package, args.resolve)
+        elif args.info:
+            hydra.show_info(args.info, config_name=args.config_name, overrides=overrides)
+        else:
+            hydra.hydra_help(args.config_name, args_parser=get_args_parser(), args=argparse.Namespace(overrides=overrides))
+        return 0
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _multirun(hydra: Hydra, args: argparse.Namespace, overrides: Sequence[str], job: Callable[[Loaded], int]) -> int:
+    """All jobs of a sweep, by Hydra's sweeper and launcher; each job composes from its own overrides."""
+    codes: list[int] = []
+
+    def task(_: Any) -> int:
+        given = OmegaConf.to_container(HydraConfig.get().overrides.task)
+        chosen = [str(o) for o in given] if isinstance(given, list) else []
+        stderr().print(f"job {HydraConfig.get().job.num}: {' '.join(o.lstrip('+') if o.startswith('++') else o for o in chosen)}")
+        code = _guarded(lambda: job(load(args, chosen)))
+        codes.append(code)
+        return code
+
+    with tempfile.TemporaryDirectory(prefix="stpipe-sweep-") as scratch:
+        # The sweeper leaves a record and a folder a job; the runs themselves write into run.dir.
+        own = any(o.lstrip("+").startswith("hydra.sweep.dir=") for o in args.overrides)
+        place = [] if own else [f"hydra.sweep.dir={scratch}"]
+        results = hydra.multirun(args.config_name, task, [*overrides, *place, "hydra.mode=MULTIRUN"], with_log_configuration=False)
+    if isinstance(results, list):
+        codes = [r.return_value for batch in results for r in batch]
+    if not codes:
+        raise ConfigError("the sweep has no jobs")
+    return codes[0] if len(set(codes)) == 1 else PARTLY_DONE
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except Exception as error:
+        return report_failure(error)
