@@ -29,7 +29,8 @@ class Tree:
 
     def set(self, path: Path, value: Any, place: str) -> None:
         """One override."""
-        self.merge(value, {p: place for p in [(), *_all_paths(value)]}, path)
+        inside = {path[-1]: value}
+        self.merge(inside, {p: place for p in _all_paths(inside)}, path[:-1])
 
     def delete(self, path: Path) -> bool:
         """Remove a key; False when nothing had set it."""
@@ -44,8 +45,8 @@ class Tree:
         """Make the mappings that lead to a path (but not what stands there)."""
         node: Any = self.values
         for i, part in enumerate(path[:-1]):
-            inner = at(node, (part,))
-            if not isinstance(inner, dict) and not (isinstance(inner, list) and isinstance(path[i + 1], int)):
+            inner = node.get(part)
+            if not isinstance(inner, dict):
                 inner = {}
                 node[part] = inner
                 self.origins.drop(path[: i + 1])

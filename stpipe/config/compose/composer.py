@@ -13,8 +13,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from stpipe.config.compose.failures import hydra_failures
-from stpipe.config.compose.overrides import APPENDED, HYDRA_SETTINGS, apply_overrides, normalise
-from stpipe.config.compose.sources import config_loader, file_of
+from stpipe.config.compose.overrides import APPENDED, HYDRA_SETTINGS, apply_overrides, normalise, refuse_sweeps, written
+from stpipe.config.compose.sources import config_loader, file_of, place_of_choice
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.interpolate import resolve_interpolations
 from stpipe.config.layers import Tree, drop_group
@@ -79,9 +79,9 @@ def compose(
         parsed = normalise(overrides, loader)
         appended += [f"{o.key_or_group}/{name}" for o in parsed if o.key_or_group in APPENDED for name in _names(o.value())]
         texts = [o.input_line or "" for o in parsed]
-        ConfigLoaderImpl.validate_sweep_overrides_legal(overrides=parsed, run_mode=RunMode.RUN, from_shell=True)
+        refuse_sweeps(parsed)
         defaults = loader.compute_defaults_list(config_name=config_name, overrides=[*HYDRA_SETTINGS, *texts], run_mode=RunMode.RUN)
-        chosen = {o.key_or_group: str(o.input_line) for o in parsed if o not in defaults.config_overrides and not o.is_hydra_override()}
+        chosen = {o.key_or_group: written(o) for o in parsed if o not in defaults.config_overrides and not o.is_hydra_override()}
         if from_dir is not None and "recipe" in chosen:
             raise ConfigError(Problem("recipe", "a saved configuration is whole already; leave the recipe out", chosen["recipe"]))
         tree = Tree(schema)
@@ -91,10 +91,10 @@ def compose(
                 containing = defaults.overrides.override_metadata.get(default.override_key or "")
                 chooser = (containing.containing_config_path if containing else None) or default.parent
                 _lay_file(tree, loader, default, chooser, chosen)
-    apply_overrides(tree, [o for o in defaults.config_overrides if not o.is_hydra_override()])
+    problems = apply_overrides(tree, [o for o in defaults.config_overrides if not o.is_hydra_override()])
     choices = {k: v for k, v in defaults.overrides.known_choices.items() if not k.startswith("hydra/")}
     choices.update({o.key_or_group: o.value() for o in parsed if o.key_or_group in APPENDED})
-    problems = resolve_interpolations(tree.values, schema, tree.origins)
+    problems += resolve_interpolations(tree.values, schema, tree.origins)
     repeats = base[0].get("run", {}) if from_dir is not None else None
     return Composed(tree.values, tree.origins, choices, schema, problems, tree.warnings, repeats)
 
@@ -149,15 +149,14 @@ def _peek(overrides: Sequence[str], saved: dict[str, Any], config_dir: str | Non
 def _lay_file(tree: Tree, loader: ConfigLoaderImpl, default: Any, chooser: str | None, chosen: dict[str, str]) -> None:
     """One entry of the defaults list: a file, or a component that has none."""
     config_path, package = default.config_path, tuple((default.package or "").split(".")) if default.package else ()
-    result = loader.repository.load_config(config_path)
+    result = loader.repository.load_config(config_path) if config_path != ROOT_OPTION else None
     if result is None:
         return
     if result.provider == "options":
-        if config_path != ROOT_OPTION:
-            group, _, name = config_path.rpartition("/")
-            values = option_values(tree.schema, group, name, defaults=False)
-            place = chosen.get(group) or _place_of_choice(loader, chooser, group)
-            tree.merge(values, _one_place(values, place), package)
+        group, _, name = config_path.rpartition("/")
+        values = option_values(tree.schema, group, name, defaults=False)
+        place = chosen.get(group) or (place_of_choice(loader, chooser, group, name) if chooser else "")
+        tree.merge(values, _one_place(values, place), package)
         return
     file = file_of(result, config_path)
     values, places = read_yaml(file) if file else (OmegaConf.to_container(result.config), {(): config_path})
@@ -184,13 +183,3 @@ def _one_place(values: Any, place: str, path: Path = ()) -> dict[Path, str]:
     for key, inner in values.items() if isinstance(values, dict) else ():
         places.update(_one_place(inner, place, (*path, key)))
     return places
-
-
-def _place_of_choice(loader: ConfigLoaderImpl, chooser: str | None, group: str) -> str:
-    """Line of the defaults list that chose an option."""
-    result = loader.repository.load_config(chooser) if chooser else None
-    file = file_of(result, chooser) if result is not None and chooser else None
-    for path, place in read_yaml(file)[1].items() if file else ():
-        if path[:1] == ("defaults",) and str(path[-1]).split(" ")[-1].strip("/") == group:
-            return place
-    return ""

@@ -13,10 +13,10 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from stpipe.config.compose.overrides import all_options
-from stpipe.config.compose.sources import file_of
+from stpipe.config.compose.sources import place_of_choice
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.suggest import unknown_name
-from stpipe.config.yaml_file import display, read_yaml
+from stpipe.config.yaml_file import display
 
 
 @contextmanager
@@ -68,11 +68,5 @@ def _place(loader: ConfigLoaderImpl, text: str, group: str, name: str, appended:
     Hydra blames the primary config for an option that a recipe overrides.
     """
     parent = re.search(r"In '([^']+)'", text)
-    for config_path in (*appended, *(parent.groups() if parent else ())):
-        result = loader.repository.load_config(config_path)
-        file = file_of(result, config_path) if result else None
-        values, places = read_yaml(file) if file else ({}, {})
-        for i, entry in enumerate(values.get("defaults", [])):
-            if group in str(entry) and name in str(entry):
-                return places[("defaults", i)]
-    return ""
+    places = (place_of_choice(loader, path, group, name) for path in (*appended, *(parent.groups() if parent else ())))
+    return next(filter(None, places), "")

@@ -14,8 +14,8 @@ from hydra.errors import HydraException
 
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.layers import Tree
-from stpipe.config.origins import Path, dotted
-from stpipe.config.suggest import unknown_name
+from stpipe.config.origins import Path, at, dotted
+from stpipe.config.suggest import did_you_mean, unknown_name
 
 APPENDED = ("recipe", "profile")
 HYDRA_SETTINGS = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra.job.chdir=false", "hydra/job_logging=none", "hydra/hydra_logging=none")
@@ -36,7 +36,7 @@ def normalise(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Overri
             continue
         group = override.key_or_group
         if group in APPENDED and override.is_sweep_override():
-            sweeps.append(parser.parse_override(f"+{group}={override.get_value_element_as_str()}"))
+            sweeps.append(parser.parse_override("+" + text.lstrip("+")))
         elif group in APPENDED and not override.is_delete():
             value = override.value()
             names = [str(v) for v in (value if isinstance(value, list) else [value])]
@@ -46,7 +46,7 @@ def normalise(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Overri
             if not override.is_delete() and not isinstance(_plain(override), dict):
                 value = _plain(override)
                 problems += _unknown_options(loader, group, [v for v in (value if isinstance(value, list) else [value]) if v], text)
-                override = parser.parse_override(text.lstrip("+"))
+                override = parser.parse_override(f"~{group}" if value is None and not override.is_sweep_override() else text.lstrip("+"))
             parsed.append(override)
         else:
             parsed.append(override if override.is_delete() or override.is_hydra_override() else parser.parse_override("++" + text.lstrip("+")))
@@ -82,24 +82,33 @@ def all_options(loader: ConfigLoaderImpl, group: str) -> list[str]:
     return options
 
 
-def apply_overrides(tree: Tree, overrides: Sequence[Override]) -> None:
+def written(override: Override) -> str:
+    """An override as a user writes it."""
+    return re.sub(r"^\++(?!(recipe|profile)=)", "", str(override.input_line))
+
+
+def refuse_sweeps(overrides: Sequence[Override]) -> None:
+    """Several values for one key make several jobs, which only --multirun runs."""
+    message = "several values. Add --multirun (-m) for a job each, write a list as KEY=[a,b], or quote text that holds a comma: KEY='\"a,b\"'"
+    sweeps = [o for o in overrides if o.is_sweep_override() and not o.is_hydra_override()]
+    if sweeps:
+        raise ConfigError([Problem(o.key_or_group, message, written(o)) for o in sweeps])
+
+
+def apply_overrides(tree: Tree, overrides: Sequence[Override]) -> list[Problem]:
     """Plain overrides; a component's name first, because another name starts the component anew."""
-    problems = []
+    problems: list[Problem] = []
     for override in sorted(overrides, key=lambda o: not o.key_or_group.endswith(".name")):
         text = str(override.input_line)
-        path = _split(override.key_or_group)
+        path: Path = tuple(override.key_or_group.split("."))
         if override.is_delete():
             if not tree.delete(path):
-                problems.append(Problem(dotted(path), "nothing sets this key, so there is nothing to delete", text))
+                around = at(tree.values, path[:-1], {})
+                hint = did_you_mean(str(path[-1]), [str(k) for k in around] if isinstance(around, dict) else [])
+                problems.append(Problem(dotted(path), f"nothing sets this key, so there is nothing to remove. {hint}".strip(), text))
         else:
-            shown = re.sub(r"^\++", "", text)
-            tree.set(path, _unquote(override.value()), shown)
-    if problems:
-        raise ConfigError(problems)
-
-
-def _split(key: str) -> Path:
-    return tuple(int(part) if bracket else part for bracket, part in re.findall(r"(\[)?([^.\[\]]+)\]?", key))
+            tree.set(path, _unquote(override.value()), written(override))
+    return problems
 
 
 def _unquote(value: Any) -> Any:

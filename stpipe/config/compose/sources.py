@@ -20,6 +20,7 @@ from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.locations import configs_dir, recipes_dir
 from stpipe.config.options import ROOT_OPTION, object_defaults, option_groups, option_names, option_values
 from stpipe.config.schema import Schema
+from stpipe.config.yaml_file import read_yaml
 
 
 class RecipeSource(FileConfigSource):
@@ -45,7 +46,10 @@ class RecipeSource(FileConfigSource):
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if config_path == "":
             return ["recipe"] if results_filter != ObjectType.CONFIG else []
-        return super().list(self._inside(config_path), results_filter)
+        folder = FilePath(self.path, self._inside(config_path))
+        files = [p.stem for p in folder.glob("*.yaml")] if results_filter != ObjectType.GROUP else []
+        folders = [p.name for p in folder.iterdir() if p.is_dir()] if results_filter != ObjectType.CONFIG else []
+        return sorted({*files, *folders})
 
 
 class OptionSource(ConfigSource):
@@ -119,3 +123,15 @@ def file_of(result: ConfigResult, config_path: str) -> FilePath | None:
     scheme, _, folder = result.path.partition("://")
     inside = config_path.removeprefix("recipe/") if scheme == RecipeSource.scheme() else config_path
     return FilePath(folder) / f"{inside.removesuffix('.yaml')}.yaml" if scheme in ("file", RecipeSource.scheme()) else None
+
+
+def place_of_choice(loader: ConfigLoaderImpl, config_path: str, group: str, name: str) -> str:
+    """Line of the defaults list of a config that chooses an option of a group; empty when it does not."""
+    result = loader.repository.load_config(config_path)
+    file = file_of(result, config_path) if result is not None else None
+    values, places = read_yaml(file) if file else ({}, {})
+    for i, entry in enumerate(values.get("defaults") or []):
+        key, option = next(iter(entry.items())) if isinstance(entry, dict) else (group, entry)
+        if str(key).split(" ")[-1].strip("/").split("@")[0] == group and (option == name or not name):
+            return places[("defaults", i)]
+    return ""

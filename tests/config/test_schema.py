@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from stpipe.config.builtin import load_components
+from stpipe.config.locations import schema_file
+from stpipe.config.registry import REGISTRIES
+from stpipe.config.schema import SchemaBuilder, build_schema, component, dump_schema, load_schema, members, to_plain
+from tests.config.toy import SHAPES, Circle, Frame, Picture, toy_schema
+
+
+def test_stored_schema_is_current():
+    load_components()
+    foreign = [cls for registry in REGISTRIES.values() for cls in registry.classes() if not cls.__module__.startswith("stpipe.")]
+    assert not foreign, "a test registered components of its own in this process; it must use another one"
+    assert schema_file().read_text(encoding="utf-8") == dump_schema(build_schema()), "run scripts/make_schema.py"
+
+
+def test_annotations_become_keywords():
+    properties = toy_schema()["properties"]
+    assert properties["points"]["items"] == {"type": "number", "minimum": 0}
+    assert properties["points"]["default"] == [0.0, 1.0]
+    assert properties["place"]["prefixItems"] == [{"type": "integer"}, {"type": "integer"}]
+    assert properties["share"]["anyOf"] == [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]
+    assert properties["names"]["additionalProperties"] == {"type": "string"}
+    assert properties["layers"]["additionalProperties"] == {"$ref": "#/$defs/shape"}
+    assert properties["extra"]["anyOf"] == [{"$ref": "#/$defs/shape"}, {"type": "null"}]
+    assert properties["flag"] == {"type": "boolean", "description": "Yes or no.", "default": False}
+
+
+def test_component_definitions_carry_names_and_facts():
+    schema = toy_schema()
+    circle = schema["$defs"]["shape.circle"]
+    assert circle["x-aliases"] == ["Circle"]
+    assert circle["x-corners"] == 0
+    assert circle["additionalProperties"] is False
+    assert component(schema, "shape", "Circle") is circle
+    assert component(schema, "shape", "square") is None
+    assert [d["x-name"] for d in members(schema, "shape")] == ["circle", "frame"]
+    assert schema["$defs"]["shape.frame"]["required"] == ["name", "shape"]
+
+
+def test_field_without_help_is_refused():
+    from dataclasses import make_dataclass
+
+    bare = make_dataclass("Bare", [("x", int, 1)])
+    with pytest.raises(TypeError, match=r"Bare\.x must be declared with option"):
+        SchemaBuilder({"shape": SHAPES}).root(bare)
+
+
+def test_defaults_that_are_components_become_mappings():
+    assert to_plain({"a": (Circle(2.0), [1])}) == {"a": [{"radius": 2.0}, [1]]}  # toy registry is not among REGISTRIES
+    assert to_plain(Picture(Frame(Circle())).size) == {"height": 3, "unit": "px"}
+
+
+def test_stored_schema_is_json_schema_and_complete():
+    schema = json.loads(schema_file().read_text(encoding="utf-8"))
+    assert schema["$schema"].endswith("2020-12/schema")
+    references = _references(schema)
+    assert len(references) > 50
+    assert all(ref.removeprefix("#/$defs/") in schema["$defs"] for ref in references)
+    for group in REGISTRIES:
+        assert schema["$defs"][group]["x-component"] == group
+    for group in ("model", "loss", "sampler", "evaluator", "optimizer", "scheduler", "strategy", "backend"):
+        assert members(schema, group), f"no {group} is registered"
+    assert load_schema() == schema
+
+
+def _references(node):
+    found = [node["$ref"]] if isinstance(node, dict) and "$ref" in node else []
+    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        found += _references(inner)
+    return found
+
+
+def test_every_key_is_documented():
+    schema = load_schema()
+    objects = [schema, *schema["$defs"].values()]
+    texts = [(name, p.get("description")) for o in objects for name, p in o.get("properties", {}).items()]
+    assert len(texts) > 150
+    assert not [name for name, text in texts if not text]
