@@ -45,11 +45,11 @@ def identifier_parts(word: str) -> list[str]:
 class BM25:
     """Robertson's BM25 in the variant of Lucene (idf never negative), by the package bm25s.
 
-    k1: how soon repeats of a word stop counting; b: how much long documents are held back. Defaults are Lucene's.
+    k1: how soon repeats of a word stop counting; b: how much long documents are held back. Defaults are those of bm25s.
     """
 
-    tokens: Tokens = "words"
-    k1: float = 1.2
+    tokens: Tokens = "identifiers"
+    k1: float = 1.5
     b: float = 0.75
 
     def search(self, collection: Collection, *, depth: int) -> Ranking:

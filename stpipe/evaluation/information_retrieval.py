@@ -68,8 +68,9 @@ class InformationRetrievalEvaluator(Evaluator):
     corpus_prompt: str | None = option(None, help="Put before each document; None is the data set's prompt, else the model's.")
     truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
     bm25: Tokens | None = option(
-        "words",
-        help="Tokens of the BM25 baseline: words, or identifiers, which adds the parts of snake_case and camelCase; None is no baseline.",
+        "identifiers",
+        help="Tokens of the BM25 baseline: words, or identifiers, which adds the parts of snake_case and camelCase words "
+        "(on code a far stronger baseline, on prose the same); None is no baseline.",
     )
     corpus_chunk_size: int = option(10_000, ge=1, help="Documents encoded and held at a time. Bounds memory, never changes a rank.")
     query_chunk_size: int = option(256, ge=1, help="Queries scored at a time. Bounds memory, never changes a rank.")

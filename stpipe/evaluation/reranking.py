@@ -44,8 +44,9 @@ class RerankingEvaluator(Evaluator):
     graded: bool = option(True, help="nDCG uses the grades as gains; false counts every relevant document as 1.")
     truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
     bm25: Tokens | None = option(
-        "words",
-        help="Tokens of the BM25 baseline: words, or identifiers, which adds the parts of snake_case and camelCase; None is no baseline.",
+        "identifiers",
+        help="Tokens of the BM25 baseline: words, or identifiers, which adds the parts of snake_case and camelCase words "
+        "(on code a far stronger baseline, on prose the same); None is no baseline.",
     )
     corpus_chunk_size: int = option(10_000, ge=1, help="Distinct candidates encoded and held at a time.")
 
