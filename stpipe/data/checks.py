@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+import xxhash
 
 from stpipe.config.errors import DataError
 from stpipe.config.formats import LABEL
@@ -14,9 +15,10 @@ from stpipe.data.load import Loaded
 from stpipe.data.prepared import PreparedSource
 from stpipe.data.report import Finding, RoleStats
 from stpipe.data.table import shown
-from stpipe.data.texts import MISSING, TextRole, offsets_of
+from stpipe.data.texts import TextRole
 
 EXAMPLES = 5
+HASHED_AT_ONCE = 65536
 PERCENTILES = (5, 50, 95, 99)
 MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -46,8 +48,8 @@ def duplicate_rows(loaded: Loaded, action: str) -> tuple[Loaded, list[Finding]]:
         return loaded, []
     columns = [row_hash(texts) for texts in loaded.texts.roles.values()]
     if loaded.labels is not None:
-        columns.append(row_hash(TextRole(loaded.labels.values.view(np.int64) if loaded.labels.values.itemsize == 8 else
-                                         loaded.labels.values.view(np.int32).astype(np.int64), loaded.labels.offsets)))
+        values = loaded.labels.values
+        columns.append(row_hash(TextRole(values.view(np.int64 if values.itemsize == 8 else np.int32), loaded.labels.offsets)))
     _, first = np.unique(combine(columns), return_index=True)
     bad = np.ones(len(loaded), bool)
     bad[first] = False
@@ -91,21 +93,22 @@ def overlap(train: Loaded, held_out: Loaded, action: str) -> tuple[Loaded, list[
     message = f"{_rows(bad)} ({bad.mean():.1%}) whose {first} or pair also occurs in the held-out data"
     found = _apply("overlap", action, train, bad, message, {first: train.roles.columns[first]})
     if action == "drop" and bad.all():
-        raise DataError(f"{train.raw.origin}: all training rows also occur in the held-out data; nothing is left after checks.overlap=drop.")
+        raise DataError(
+            f"{train.raw.origin}: all training rows also occur in the held-out data; nothing is left after checks.overlap=drop."
+        )
     return (train.take(np.flatnonzero(~bad)) if action == "drop" else train), found
 
 
 def text_hashes(loaded: Loaded, role: str) -> np.ndarray:
-    """(rows,) uint64 hash of the text of one role."""
-    import xxhash
-
+    """(rows,) uint64 hash of the text of one role; 0 where there is none."""
     texts = loaded.texts.roles[role]
-    used = np.unique(texts.index)
-    table = np.zeros(len(loaded.texts.texts) + 1, np.uint64)
-    for start in range(0, used.size, 65536):
-        part = used[start : start + 65536]
-        plain = loaded.texts.texts.take(part[part != MISSING]).to_pylist()
-        table[part[part != MISSING]] = [xxhash.xxh3_64_intdigest(t.encode()) for t in plain]
+    used = np.zeros(len(loaded.texts.texts) + 1, bool)
+    used[texts.index] = True
+    places = np.flatnonzero(used[:-1])
+    table = np.zeros(used.size, np.uint64)
+    for start in range(0, places.size, HASHED_AT_ONCE):
+        part = places[start : start + HASHED_AT_ONCE]
+        table[part] = [xxhash.xxh3_64_intdigest(t.encode()) for t in loaded.texts.texts.take(part).to_pylist()]
     return table[texts.index]
 
 
@@ -138,7 +141,12 @@ def role_stats(source: PreparedSource, role: str) -> RoleStats:
     percentiles = dict(zip((f"p{p}" for p in PERCENTILES), np.percentile(full, PERCENTILES).tolist(), strict=True)) if full.size else {}
     tokens = {"mean": float(full.mean()), **percentiles, "max": float(full.max())} if full.size else {}
     return RoleStats(
-        int(index.size), int(np.unique(index).size), source.prompts[role], source.max_lengths[role], tokens, float((full > cut).mean()) if full.size else 0.0
+        int(index.size),
+        int(np.unique(index).size),
+        source.prompts[role],
+        source.max_lengths[role],
+        tokens,
+        float((full > cut).mean()) if full.size else 0.0,
     )
 
 
@@ -151,7 +159,13 @@ def label_stats(source: PreparedSource) -> dict[str, Any] | None:
         values, counts = np.unique(labels, return_counts=True)
         names = source.classes
         rows = {(names[v] if names and v < len(names) else str(v)): int(c) for v, c in zip(values, counts, strict=True)}
-        return {"kind": kind, "classes": len(rows), "rows": rows if len(rows) <= 50 else None, "smallest": int(counts.min()), "largest": int(counts.max())}
+        return {
+            "kind": kind,
+            "classes": len(rows),
+            "rows": rows if len(rows) <= 50 else None,
+            "smallest": int(counts.min()),
+            "largest": int(counts.max()),
+        }
     flat = np.concatenate(list(labels)) if kind == "scores" else labels
     return {"kind": kind, "min": float(flat.min()), "max": float(flat.max()), "mean": float(flat.mean())} if flat.size else {"kind": kind}
 
@@ -222,6 +236,3 @@ def _examples(loaded: Loaded, bad: np.ndarray, columns: Mapping[str, str]) -> li
         found = ", ".join(f"{column}={shown(loaded.raw.table[column][source_row].as_py())}" for column in columns.values())
         out.append(f"{loaded.place(int(row))}: {found}")
     return out
-
-
-__all__ = ["duplicate_rows", "empty_texts", "group_stats", "label_range", "label_stats", "offsets_of", "overlap", "role_stats", "truncation"]

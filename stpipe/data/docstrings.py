@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import io
+import os
 import re
 import sys
 import sysconfig
@@ -24,6 +25,7 @@ import xxhash
 from stpipe.data.near_duplicates import first_of_near_duplicates
 
 VERSION = 1
+"""To be raised when the rules of this module or of docstring_formats.py change."""
 TEST_SHARE = 0.16
 MIN_WORDS = 3
 MIN_SOURCE_CHARS = 40
@@ -78,14 +80,19 @@ def library_modules() -> Iterator[tuple[str, Path]]:
     """(dotted name, file) of each module that Python itself ships, sorted by name; no tests, nothing installed later."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = []
-    for path in root.rglob("*.py"):
-        parts = path.relative_to(root).with_suffix("").parts
-        package = parts[0]
-        if package not in sys.stdlib_module_names or package in SKIPPED_PACKAGES or package.startswith("_sysconfigdata"):
-            continue
-        if SKIPPED_FOLDERS.isdisjoint(parts):
-            files.append((".".join(parts).removesuffix(".__init__"), path))
+    for folder, folders, names in os.walk(root):
+        inside = Path(folder).relative_to(root).parts
+        folders[:] = [f for f in folders if f not in SKIPPED_FOLDERS and _is_shipped(inside[0] if inside else f)]
+        for name in names:
+            parts = (*inside, name.removesuffix(".py"))
+            if name.endswith(".py") and _is_shipped(parts[0]):
+                files.append((".".join(parts).removesuffix(".__init__"), Path(folder, name)))
     return iter(sorted(files))
+
+
+def _is_shipped(package: str) -> bool:
+    """True for packages that Python documents as its own, but for tests, demonstrations and generated tables."""
+    return package in sys.stdlib_module_names and package not in SKIPPED_PACKAGES and not package.startswith("_sysconfigdata")
 
 
 def module_pairs(module: str, path: Path) -> list[Pair]:

@@ -34,7 +34,9 @@ def join_column(ids: pa.ChunkedArray, request: SourceRequest, *, raw: RawTable, 
     if unknown.any():
         first = int(unknown.argmax())
         row = first if offsets is None else int(np.searchsorted(offsets, first, side="right") - 1)
-        raise bad_value(raw.place(row), column, flat[first].as_py(), f"an id of the table {origin} ({int(unknown.sum())} ids are not in it)")
+        raise bad_value(
+            raw.place(row), column, flat[first].as_py(), f"an id of the table {origin} ({int(unknown.sum())} ids are not in it)"
+        )
     return TextRole(place, offsets), texts
 
 
@@ -42,7 +44,9 @@ def _read_table(request: SourceRequest) -> tuple[pa.Array, pa.Array, str]:
     uri, _, query = request.uri.partition("?")
     options = dict(parse_qsl(query))
     table = open_source(
-        replace(request, uri=uri, subset=options.get("subset"), splits=(options.get("split", "train"),), optional_split="split" not in options)
+        replace(
+            request, uri=uri, subset=options.get("subset"), splits=(options.get("split", "train"),), optional_split="split" not in options
+        )
     )
     names = table.table.column_names
     key = "id" if "id" in names else next((n for n in names if n.lower().endswith("id")), None)

@@ -16,7 +16,7 @@ from stpipe.data.labels import Labels, detect_format, encode_labels
 from stpipe.data.roles import RoleMap, resolve_roles
 from stpipe.data.sources import SourceRequest, open_source
 from stpipe.data.table import RawTable, bad_value
-from stpipe.data.texts import TextRole, TextTable, distinct, is_list, is_text, joined, text_column
+from stpipe.data.texts import TextRole, TextTable, distinct, is_list, is_text, text_column
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,3 @@ def _check_lists(loaded: Loaded) -> None:
         row = int(wrong.argmax())
         found = f"{scores[row]} scores for {documents[row]} documents"
         raise bad_value(loaded.place(row), loaded.roles.columns[LABEL], found, "one score for each document")
-
-
-__all__ = ["Loaded", "joined", "load"]

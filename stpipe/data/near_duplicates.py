@@ -23,8 +23,9 @@ def first_of_near_duplicates(texts: Sequence[Sequence[str]], *, threshold: float
         texts: each text as its words.
         threshold: least similarity of near-duplicates.
     """
-    codes: dict[str, int] = {}
-    shingles = [_shingles([codes.setdefault(w, 0) or _code(codes, w) for w in text]) for text in texts]
+    vocabulary = {word for text in texts for word in text}
+    codes = {word: xxhash.xxh64_intdigest(word.encode()) for word in vocabulary}
+    shingles = [_shingles([codes[word] for word in text]) for text in texts]
     signatures = np.stack([_minhash(s) for s in shingles]) if shingles else np.zeros((0, BANDS * ROWS), np.uint64)
     buckets: dict[tuple[int, bytes], list[int]] = {}
     keep = np.ones(len(texts), bool)
@@ -37,11 +38,6 @@ def first_of_near_duplicates(texts: Sequence[Sequence[str]], *, threshold: float
         for key in keys:
             buckets.setdefault(key, []).append(i)
     return keep
-
-
-def _code(codes: dict[str, int], word: str) -> int:
-    codes[word] = xxhash.xxh64_intdigest(word.encode()) | 1
-    return codes[word]
 
 
 def _shingles(codes: list[int]) -> np.ndarray:

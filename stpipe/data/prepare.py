@@ -86,8 +86,10 @@ def data_sets(section: DatasetSection) -> dict[str, SourceSection]:
     names = [f.name for f in fields(SourceSection)]
     top = SourceSection(**{n: getattr(section, n) for n in names})
     found = {name: _inherit(source, top) for name, source in section.sources.items()} or {"default": top}
-    missing = [Problem("dataset.train" if not section.sources else f"dataset.sources.{n}.train", "no data is named; set a Hub id, a path, "
-                       "package://MODULE/PATH or stdlib://docstrings") for n, s in found.items() if s.train is None]
+    what = "no data is named; set a Hub id, a path, package://MODULE/PATH or stdlib://docstrings"
+    missing = [
+        Problem(f"dataset.sources.{n}.train" if section.sources else "dataset.train", what) for n, s in found.items() if s.train is None
+    ]
     if missing:
         raise ConfigError(missing)
     return found

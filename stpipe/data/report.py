@@ -82,6 +82,8 @@ class ScanReport:
                     out.append(f"  unused columns: {', '.join(scan.unused_columns)}")
                 for role, stats in scan.roles.items():
                     lengths = ", ".join(f"{k} {v:.0f}" for k, v in stats.tokens.items())
-                    out.append(f"  {role}: {stats.distinct:,} distinct texts; tokens {lengths}; cut {stats.truncated_share:.1%} at {stats.max_length}")
+                    out.append(
+                        f"  {role}: {stats.distinct:,} distinct texts; tokens {lengths}; cut {stats.truncated_share:.1%} at {stats.max_length}"
+                    )
                 out += [f"  {f.action}: {f.message}" for f in scan.findings]
         return out

@@ -74,7 +74,9 @@ def _given(available: Sequence[str], given: Mapping[str, str], origin: str, key:
         if not is_role(role):
             guess = nearest(role, [*TEXT_ROLES, LABEL, "negative_1"])
             hint = f"Did you mean '{guess}'? " if guess else ""
-            raise ConfigError(Problem(f"{key}.columns.{role}", f"unknown role. {hint}Roles: {', '.join(TEXT_ROLES)}, negative_1..., {LABEL}"))
+            raise ConfigError(
+                Problem(f"{key}.columns.{role}", f"unknown role. {hint}Roles: {', '.join(TEXT_ROLES)}, negative_1..., {LABEL}")
+            )
         if column not in available:
             guess = nearest(column, list(available))
             hint = f"Did you mean '{guess}'? " if guess else ""
@@ -88,7 +90,9 @@ def _label(available: Sequence[str], origin: str, key: str) -> dict[str, str]:
     """The label column, when exactly one column has a label's name."""
     found = [name for name in LABEL_NAMES if name in available]
     if len(found) > 1:
-        raise DataError(f"{origin}: both {' and '.join(found)} could be the label; name every role in {key}.columns, e.g. {LABEL}: {found[0]}.")
+        raise DataError(
+            f"{origin}: both {' and '.join(found)} could be the label; name every role in {key}.columns, e.g. {LABEL}: {found[0]}."
+        )
     return {LABEL: found[0]} if found else {}
 
 

@@ -64,7 +64,13 @@ class RandomSampler:
 
 @SAMPLERS.register(
     "no_duplicates",
-    aliases=("NO_DUPLICATES", "BatchSamplers.NO_DUPLICATES", "no_duplicates_hashed", "NO_DUPLICATES_HASHED", "BatchSamplers.NO_DUPLICATES_HASHED"),
+    aliases=(
+        "NO_DUPLICATES",
+        "BatchSamplers.NO_DUPLICATES",
+        "no_duplicates_hashed",
+        "NO_DUPLICATES_HASHED",
+        "BatchSamplers.NO_DUPLICATES_HASHED",
+    ),
 )
 @dataclass(frozen=True)
 class NoDuplicatesSampler:

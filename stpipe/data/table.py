@@ -15,7 +15,7 @@ MAX_SHOWN = 80
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Consecutive rows that came from one file: `lines[i]` is the line of the i-th, or its row number counted from 0 when there are no lines."""
+    """Consecutive rows that came from one file. lines (rows,): line of each, counted from 1; None: known by row number, counted from 0."""
 
     origin: str
     rows: int

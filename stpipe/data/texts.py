@@ -111,7 +111,9 @@ def joined(column: pa.ChunkedArray) -> pa.Array:
     """A column as one array, dictionaries decoded."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def text_bytes(texts: pa.Array) -> tuple[np.ndarray, memoryview | bytes]:

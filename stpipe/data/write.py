@@ -57,7 +57,7 @@ def tokenizer_fingerprint(tokenizer: Any, tokenizer_id: str = "") -> str:
     else:
         facts["state"] = [tokenizer_id, sorted(tokenizer.get_vocab().items()), repr(sorted(tokenizer.init_kwargs.items(), key=str))]
     facts["sides"] = [tokenizer.truncation_side, tokenizer.padding_side]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:32]
 
 
 def data_fingerprint(loaded: Loaded) -> str:
@@ -135,6 +135,3 @@ def _write(into: Path, loaded: Loaded, encodings: Mapping[str, Encoding], option
 def _array(values: np.ndarray, offsets: np.ndarray | None) -> pa.Array:
     flat = pa.array(np.ascontiguousarray(values))
     return flat if offsets is None else pa.LargeListArray.from_arrays(pa.array(offsets), flat)
-
-
-__all__ = ["Encoding", "TokenizeOptions", "data_fingerprint", "tokenizer_fingerprint", "write_prepared"]

@@ -26,7 +26,9 @@ def read_directory(request: SourceRequest, path: Path) -> RawTable:
     for file in sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUFFIXES):
         by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
     if not by_split:
-        raise not_found(request, f"the directory {path} holds no data: expected {', '.join(SUFFIXES)}, or what datasets.save_to_disk writes")
+        raise not_found(
+            request, f"the directory {path} holds no data: expected {', '.join(SUFFIXES)}, or what datasets.save_to_disk writes"
+        )
     return concatenate([read_file(f) for f in by_split[pick_split(request, list(by_split))]])
 
 
@@ -44,4 +46,6 @@ def _load_saved(request: SourceRequest, path: Path) -> RawTable:
     try:
         return from_dataset(datasets.load_from_disk(str(path)), origin=str(path))
     except (OSError, ValueError, KeyError) as error:
-        raise not_found(request, f"the data set saved in {path} cannot be loaded ({error}); save it again with datasets.save_to_disk") from error
+        raise not_found(
+            request, f"the data set saved in {path} cannot be loaded ({error}); save it again with datasets.save_to_disk"
+        ) from error

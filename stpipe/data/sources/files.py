@@ -29,7 +29,9 @@ def read_file(path: Path) -> RawTable:
     """All rows of one file, by its suffix."""
     reader = READERS.get(suffix_of(path))
     if reader is None:
-        raise DataError(f"{path}: unknown type of file '{path.suffix}'. Known: {', '.join(SUFFIXES)}, each also with .gz (parquet without).")
+        raise DataError(
+            f"{path}: unknown type of file '{path.suffix}'. Known: {', '.join(SUFFIXES)}, each also with .gz (parquet without)."
+        )
     return reader(path)
 
 
@@ -51,11 +53,13 @@ def _read_jsonl(path: Path) -> RawTable:
                     found = line[:200].decode("utf-8", "backslashreplace").rstrip()
                     raise DataError(f"{path} line {number}: found {shown(found)}, expected one JSON object a line ({error}).") from error
                 if not isinstance(row, dict):
-                    raise DataError(f"{path} line {number}: found {shown(row)}, expected a JSON object such as {{\"anchor\": \"...\"}}.")
+                    raise DataError(f'{path} line {number}: found {shown(row)}, expected a JSON object such as {{"anchor": "..."}}.')
                 rows.append(row)
                 lines.append(number)
     except (gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path}: found damaged gzip data after line {lines[-1] if lines else 0}, expected a complete file ({error}).") from error
+        raise DataError(
+            f"{path}: found damaged gzip data after line {lines[-1] if lines else 0}, expected a complete file ({error})."
+        ) from error
     return _from_rows(path, rows, np.array(lines, np.int64))
 
 
@@ -149,7 +153,9 @@ def _csv_rows(path: Path, text: io.TextIOWrapper, delimiter: str) -> Iterator[tu
         except StopIteration:
             return
         except (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-            raise DataError(f"{path} line {line}: the row cannot be read ({error}). Expected UTF-8 fields between '{delimiter}'.") from error
+            raise DataError(
+                f"{path} line {line}: the row cannot be read ({error}). Expected UTF-8 fields between '{delimiter}'."
+            ) from error
         if row:
             yield line, row
 

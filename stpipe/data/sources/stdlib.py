@@ -6,7 +6,6 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
-import pyarrow.ipc as ipc
 
 from stpipe.data.cache import cache_root, make_once
 from stpipe.data.docstring_formats import FORMATTERS, Options
@@ -19,14 +18,38 @@ SPLITS = ("train", "test")
 
 
 def read_stdlib(request: SourceRequest) -> RawTable:
-    """One split of the docstring pairs, built on first use and then kept in the cache."""
+    """One split of the docstring pairs in one format; built on first use and then kept in the cache."""
     parts = urlsplit(request.uri)
     if parts.netloc != "docstrings" or parts.path.strip("/"):
         raise not_found(request, "the standard library has one data set, stdlib://docstrings")
     options = _options(request, dict(parse_qsl(parts.query, keep_blank_values=True)))
     split = pick_split(request, list(SPLITS))
-    table = FORMATTERS[options.format](_pairs(request)[split], options)
+    pairs = cache_root(request.cache_dir) / "docstrings" / library_fingerprint()
+    chosen = pairs.with_name(f"{pairs.name}-{options.format}-{options.negatives}-{options.documents}")
+
+    def build(into: Path) -> None:
+        make_once(pairs, _build_pairs)
+        for name in SPLITS:
+            rows = [Pair(**row) for row in _read(pairs, name).to_pylist()]
+            _write(into, name, FORMATTERS[options.format](rows, options))
+
+    make_once(chosen, build)
+    table = _read(chosen, split)
     return RawTable(table, [Span(f"{request.uri}[{split}]", table.num_rows)])
+
+
+def _build_pairs(into: Path) -> None:
+    for split, pairs in docstring_pairs().items():
+        _write(into, split, pa.table({field: [getattr(p, field) for p in pairs] for field in Pair.__dataclass_fields__}))
+
+
+def _write(folder: Path, split: str, table: pa.Table) -> None:
+    with pa.ipc.new_file(str(folder / f"{split}.arrow"), table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read(folder: Path, split: str) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(folder / f"{split}.arrow"))).read_all()
 
 
 def _options(request: SourceRequest, query: dict[str, str]) -> Options:
@@ -49,20 +72,3 @@ def _options(request: SourceRequest, query: dict[str, str]) -> Options:
     if name == "triplet" and numbers.get("negatives", 1) > 1:
         name = "n-tuple"
     return Options(name, numbers.get("negatives", 1 if name == "triplet" else 3), numbers.get("documents", 8))
-
-
-def _pairs(request: SourceRequest) -> dict[str, list[Pair]]:
-    folder = cache_root(request.cache_dir) / "docstrings" / library_fingerprint()
-
-    def build(into: Path) -> None:
-        for split, pairs in docstring_pairs().items():
-            table = pa.table({field: [getattr(p, field) for p in pairs] for field in Pair.__dataclass_fields__})
-            with ipc.new_file(str(into / f"{split}.arrow"), table.schema) as writer:
-                writer.write_table(table)
-
-    make_once(folder, build)
-    found = {}
-    for split in SPLITS:
-        with pa.memory_map(str(folder / f"{split}.arrow")) as source:
-            found[split] = [Pair(**row) for row in ipc.open_file(source).read_all().to_pylist()]
-    return found
