@@ -49,8 +49,9 @@ def front_matter(record: RunRecord, losses: tuple[LossFacts, ...], *, title: str
         "datasets": list(dict.fromkeys(d for source in data_sources(record) if (d := hub_id(source)))) or None,
         "metrics": list(dict.fromkeys(r.metric_type for r in results)) or None,
     }
-    data = ModelCardData(model_name=title, eval_results=results or None, **{k: v for k, v in fields.items() if v})
-    return data.to_yaml().strip()
+    if results:
+        fields |= {"model_name": title, "eval_results": results}  # together they make the model-index
+    return ModelCardData(**{k: v for k, v in fields.items() if v}).to_yaml().strip()
 
 
 def hub_id(name: Any) -> str | None:

@@ -23,7 +23,7 @@ class LogTable:
 def training_log(record: RunRecord, best: Best | None) -> LogTable:
     """Loss and primary metrics over steps; all evaluations stay, steps with a loss only are thinned evenly."""
     logged = set(record.log.names("eval"))
-    columns = [f"{e.name}_{e.primary}" for e in record.evaluations]
+    columns = [e.full_name(e.primary) for e in record.evaluations]
     columns = [c for c in dict.fromkeys([*columns, *([best.metric] if best else [])]) if c in logged]
     losses = {p.step: p.value for p in record.log.series("loss")}
     metrics = [{p.step: p.value for p in record.log.series(c, split="eval")} for c in columns]

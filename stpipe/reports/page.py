@@ -64,6 +64,8 @@ def render_page(document: dict[str, Any]) -> str:
         roles=roles,
         statistics=percentiles(roles),
         best_line=_best_line(document),
+        plan={k: v for k, v in document["plan"].items() if k != "warnings"},
+        machine={**document["environment"], "created": text.moment(document["environment"].get("created"))},
         state_class=state if state in STATES else "unknown",
         configuration_yaml=yaml.safe_dump(document["configuration"]["values"], sort_keys=False, allow_unicode=True, width=100),
     )
@@ -160,7 +162,7 @@ def _training_figures(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "note": "thin: each window, thick: moving average" if len(curves["loss"]) >= 20 else "",
         }
     for i, e in enumerate(document["evaluations"]):
-        curve = training["evaluations"].get(f"{e['name']}_{e['primary']}", [])
+        curve = training["evaluations"].get(e["full_primary"], [])
         yield {"svg": evaluation_figure(e, curve, identity=f"evaluation-{i}", best=kept), "caption": e["name"], "note": e["primary"]}
     names = {LEARNING_RATE: "Learning rate", "grad_norm": "Gradient norm before clipping"}
     others = sorted((n for n in curves if n != "loss"), key=lambda n: (list(names).index(n) if n in names else len(names), n))

@@ -22,6 +22,7 @@ def evaluation_section(evaluation: EvaluationRecord, directions: Mapping[str, Be
         "name": evaluation.name,
         "evaluator": evaluation.evaluator,
         "primary": evaluation.primary,
+        "full_primary": evaluation.full_name(evaluation.primary),
         "count": evaluation.count,
         "unit": evaluation.unit,
         "systems": list(evaluation.systems),
@@ -41,7 +42,7 @@ def verdict(difference: Difference, *, better: Better = "higher") -> str:
 def _metric(evaluation: EvaluationRecord, metric: str, directions: Mapping[str, Better]) -> dict[str, Any]:
     values = {s: values[metric] for s, values in evaluation.systems.items() if metric in values}
     change = values["after"] - values["before"] if {"after", "before"} <= set(values) else None
-    return {"name": metric, "better": directions.get(f"{evaluation.name}_{metric}"), "values": values, "change": change}
+    return {"name": metric, "better": directions.get(evaluation.full_name(metric)), "values": values, "change": change}
 
 
 def _difference(difference: Difference, evaluation: EvaluationRecord, directions: Mapping[str, Better]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def _difference(difference: Difference, evaluation: EvaluationRecord, directions
         "low": difference.low,
         "high": difference.high,
         "p": difference.p,
-        "verdict": verdict(difference, better=directions.get(f"{evaluation.name}_{metric}", "higher")),
+        "verdict": verdict(difference, better=directions.get(evaluation.full_name(metric), "higher")),
     }
 
 

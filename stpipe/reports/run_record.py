@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from stpipe.reports.metrics_log import MetricsLog, read_lines, read_metrics
 
 SYSTEMS = ("before", "after", "bm25")
 NOT_METRICS = frozenset({"rank"})
+HIDDEN = r"(^|/)\."  # left behind by a run that was killed while it wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class QueryRecord:
 class EvaluationRecord:
     """The final evaluation of one evaluator; metric names are without the evaluator's own name in front.
 
+    name: as in the configuration; of an evaluator inside another OUTER/INNER;
     unit: what `count` counts ("queries" or "rows"); query_metric: the metric of `queries` that belongs to the primary
     one, None when there are no scores per query.
     """
@@ -56,6 +59,10 @@ class EvaluationRecord:
     differences: tuple[Difference, ...]
     queries: tuple[QueryRecord, ...]
     query_metric: str | None
+
+    def full_name(self, metric: str) -> str:
+        """The metric as metrics.jsonl and trainer.best_metric call it; an inner evaluator has its outer one in front."""
+        return f"{self.name.replace('/', '_')}_{metric}"
 
     def value(self, system: str, metric: str | None = None) -> float | None:
         """A system's value of a metric (the primary one when not named), None when it was not measured."""
@@ -133,7 +140,8 @@ def _read_mapping(path: Path) -> dict[str, Any] | None:
 
 
 def _read_evaluations(root: Path, order: tuple[str, ...]) -> tuple[EvaluationRecord, ...]:
-    found = {path.parent.relative_to(root).as_posix(): path.parent for path in sorted(root.glob("**/metrics.json"))}
+    paths = (path.parent for path in sorted(root.glob("**/metrics.json")))
+    found = {name: path for path in paths if not re.search(HIDDEN, name := path.relative_to(root).as_posix())}
     names = [n for n in order if n in found] + [n for n in found if n not in order]
     read = (_read_evaluation(name, found[name]) for name in names)
     return tuple(e for e in read if e is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime, timezone
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -69,6 +70,13 @@ def duration(seconds: float | None) -> str:
 def breakable(name: str) -> Markup:
     """HTML of a key, metric or path that may be broken after its separators, never inside a word."""
     return Markup(re.sub(r"([._/])(?=\w)", r"\1<wbr>", str(escape(name))))
+
+
+def moment(timestamp: Any) -> str:
+    """Seconds since 1970 as a date and time in UTC; a text stays what it is."""
+    if not isinstance(timestamp, int | float):
+        return str(timestamp or DASH)
+    return datetime.fromtimestamp(timestamp, tz=timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def statistic_name(key: str) -> str:

@@ -269,6 +269,32 @@ def test_values_that_are_no_numbers(run_dir: Path) -> None:
     assert "NaN" not in (run_dir / "report.json").read_text(encoding="utf-8")
 
 
+def test_what_evaluation_and_scan_really_write_is_read(run_dir: Path) -> None:
+    """The synthetic files cannot drift away from the real ones unnoticed."""
+    from stpipe.data.report import Finding, RoleStats, ScanReport, SplitScan
+    from stpipe.evaluation.base import Evaluation
+    from stpipe.evaluation.write import write_evaluation
+
+    def found(shift: float) -> Evaluation:
+        scores = [min(1.0, 0.02 * i + shift) for i in range(40)]
+        lines = [{"query_id": f"q{i}", "query": f"text {i}", "ndcg@10": s, "rank": 1 if s else None} for i, s in enumerate(scores)]
+        mean = sum(scores) / len(scores)
+        return Evaluation({"cosine_ndcg@10": mean}, "cosine_ndcg@10", "information_retrieval", 40, per_query=lines, query_metric="ndcg@10")
+
+    write_evaluation(run_dir / "evaluation" / "dev", {"before": found(0.0), "after": found(0.1), "bm25": found(0.2)})
+    stats = RoleStats(7, 5, "", 12, {"mean": 4.0, "p50": 3.0, "max": 31.0}, 0.25)
+    finding = Finding("empty", "drop", 2, "empty: 2 rows dropped", ("row 9",))
+    scan = SplitScan("pairs.jsonl", "f1", "pair", {"anchor": "q"}, "names", ("id",), 9, 7, {"anchor": stats}, None, {}, (finding,))
+    (run_dir / "data.json").write_text(json.dumps(ScanReport({"default": {"train": scan}}).as_dict()), encoding="utf-8")
+    page, document = report(run_dir)
+    (evaluation,) = document["evaluations"]
+    assert [d["verdict"] for d in evaluation["differences"]] == ["better", "worse"]
+    assert [(c["better"], c["worse"]) for c in evaluation["queries"]] == [(40, 0), (0, 40)]
+    assert document["data"]["scan"]["sources"]["default"]["train"]["rows"] == 7
+    assert "default train anchor 7 5 4 3 31 12 25%" in page.text
+    assert "default (train): empty: 2 rows dropped" in document["warnings"]
+
+
 @pytest.mark.parametrize("steps", [1, 3, 2000])
 def test_runs_of_any_length(tmp_path: Path, synthetic: Any, steps: int) -> None:
     page, document = report(synthetic.make_run(tmp_path / "run", steps=steps, queries=2))

@@ -41,9 +41,11 @@ def test_the_evaluators_own_name_is_taken_off_metrics(run_dir: Path) -> None:
 
 
 def test_evaluators_stand_in_the_order_of_the_configuration(run_dir: Path, synthetic) -> None:
-    for name in ("aaa", "nested/inner"):
+    for name in ("aaa", "nested/inner", ".writing-dev-77", ".replaced-dev-77/inner"):
         synthetic.write_evaluation(run_dir / "evaluation" / name, 5)
-    assert [e.name for e in read_run(run_dir).evaluations] == ["dev", "aaa", "nested/inner"]
+    found = read_run(run_dir).evaluations
+    assert [e.name for e in found] == ["dev", "aaa", "nested/inner"]
+    assert [e.full_name("x") for e in found] == ["dev_x", "aaa_x", "nested_inner_x"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "environment.json", "status.json", "plan.json", "data.json"])
