@@ -48,7 +48,9 @@ def make_batch(rows: int, seed: int = 0) -> Batch:
 
     def column(low: int, high: int, first: int) -> TextColumn:
         lengths = torch.randint(low, high, (rows,), generator=generator)
-        return TextColumn(Tokens(torch.randint(0, VOCABULARY, (int(lengths.sum()),), generator=generator), lengths), torch.arange(first, first + rows))
+        return TextColumn(
+            Tokens(torch.randint(0, VOCABULARY, (int(lengths.sum()),), generator=generator), lengths), torch.arange(first, first + rows)
+        )
 
     return Batch({"anchor": column(6, 24, 0), "positive": column(20, 200, rows)}, Targets(), torch.arange(rows))
 

@@ -28,7 +28,7 @@ from datasets import Dataset
 from stpipe.config.sections import DatasetSection, TrainerSection
 from stpipe.core.tokens import Tokens
 from stpipe.data.prepare import PreparedSource, prepare
-from stpipe.data.samplers import NoDuplicates
+from stpipe.data.samplers import NoDuplicatesSampler
 from stpipe.data.stream import BatchStream
 from stpipe.engine.backend import Single, choose_device
 from stpipe.engine.callbacks.base import Callback
@@ -41,7 +41,6 @@ from stpipe.engine.train_module import TrainModule
 from stpipe.losses import CoSENTLoss, MultipleNegativesRankingLoss
 from stpipe.models.dense import DenseModel
 from stpipe.models.sentence_transformer import SentenceTransformer
-from stpipe.models.tokenizer import tokenizer_fingerprint
 
 LOSSES = {"mnrl": MultipleNegativesRankingLoss, "cosent": CoSENTLoss}
 LR = 2e-5
@@ -57,7 +56,7 @@ class Setting:
 
     def stream(self) -> BatchStream:
         return BatchStream(
-            {"default": self.source}, sampler=NoDuplicates(), batch_sizes={"default": self.args.batch_size}, seed=1, drop_last=True
+            {"default": self.source}, sampler=NoDuplicatesSampler(), batch_size={"default": self.args.batch_size}, seed=1, drop_last=True
         )
 
 
@@ -83,8 +82,9 @@ def synchronise() -> None:
 
 def build_model(args: argparse.Namespace) -> SentenceTransformer:
     model = DenseModel(name_or_path=args.model, max_seq_length=args.max_length).build()
-    model.encoder.choose_layout()
-    if args.layout is not None:
+    if args.layout is None:
+        model.encoder.choose_layout()
+    else:
         model.encoder.layout = args.layout
     return model
 
@@ -202,7 +202,9 @@ def time_sentence_transformers(setting: Setting, precision: str) -> float:
             batch_sampler=lambda dataset, **unused: FixedBatches(batches),
             dataloader_num_workers=args.workers,
         )
-        SentenceTransformerTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=loss, callbacks=[Timer()]).train()
+        SentenceTransformerTrainer(
+            model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=loss, callbacks=[Timer()]
+        ).train()
     assert len(marks) == args.steps, f"expected {args.steps} steps, the peer made {len(marks)}"
     return marks[-1] - marks[0]
 
@@ -220,11 +222,8 @@ def load_source(args: argparse.Namespace) -> PreparedSource:
     data = prepare(
         section,
         tokenizer=model.tokenizer,
-        tokenizer_id=tokenizer_fingerprint(model.tokenizer),
         default_max_length=args.max_length,
-        model_prompts={},
         offline=True,
-        progress=lambda text: print(text, file=sys.stderr),
     )
     return data.train["default"]
 
@@ -264,12 +263,18 @@ def main(argv: list[str] | None = None) -> int:
                 seconds = SIDES[side](setting, precision)
                 rates[side].append((args.steps - 1) * args.batch_size / seconds)
         middle = {side: statistics.median(values) for side, values in rates.items()}
-        line = f"{args.loss} batch {args.batch_size} {precision}: " + ", ".join(f"{side} {rate:.1f} samples/s" for side, rate in middle.items())
+        line = f"{args.loss} batch {args.batch_size} {precision}: " + ", ".join(
+            f"{side} {rate:.1f} samples/s" for side, rate in middle.items()
+        )
         ratios = {f"stpipe / {side}": middle["stpipe"] / rate for side, rate in middle.items() if side != "stpipe" and "stpipe" in middle}
         print(line + "".join(f"; {name} {ratio:.2f}" for name, ratio in ratios.items()), flush=True)
         figures.append({"precision": precision, "samples_per_second": rates, "median": middle, "ratios": ratios})
     if args.json is not None:
-        args.json.write_text(json.dumps({"arguments": {k: str(v) for k, v in vars(args).items()}, "threads": torch.get_num_threads(), "figures": figures}, indent=1))
+        args.json.write_text(
+            json.dumps(
+                {"arguments": {k: str(v) for k, v in vars(args).items()}, "threads": torch.get_num_threads(), "figures": figures}, indent=1
+            )
+        )
     return 0
 
 

@@ -95,7 +95,9 @@ class Single:
         """Start the backend. `device` and `precision` are those of the trainer section."""
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         if processes > 1:
-            raise ConfigError(Problem("backend.name", f"'single' is one process, but WORLD_SIZE is {processes}. Start stpipe without a launcher."))
+            raise ConfigError(
+                Problem("backend.name", f"'single' is one process, but WORLD_SIZE is {processes}. Start stpipe without a launcher.")
+            )
         chosen = choose_device(device)
         if precision == "fp16" and chosen == "cpu":
             raise ConfigError(Problem("trainer.precision", "fp16 needs a GPU and the device is the CPU. Use bf16 or fp32."))
@@ -104,7 +106,9 @@ class Single:
         accelerator = Accelerator(cpu=chosen == "cpu", mixed_precision={"fp32": "no"}.get(precision, precision))
         if accelerator.device.type != chosen or accelerator.num_processes != 1:
             raise ConfigError(
-                Problem("trainer.device", f"asked for one process on {chosen}, got {accelerator.num_processes} on {accelerator.device.type}")
+                Problem(
+                    "trainer.device", f"asked for one process on {chosen}, got {accelerator.num_processes} on {accelerator.device.type}"
+                )
             )
         return Runtime(accelerator)
 

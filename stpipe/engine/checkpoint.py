@@ -101,7 +101,9 @@ def newest_complete(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def open_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at an explicit path; anything but an intact one is refused."""
     if not (path / MANIFEST).exists():
-        raise ConfigError(f"trainer.resume={path}: there is no complete checkpoint (no {MANIFEST}). Give a folder like checkpoints/step-00000100.")
+        raise ConfigError(
+            f"trainer.resume={path}: there is no complete checkpoint (no {MANIFEST}). Give a folder like checkpoints/step-00000100."
+        )
     checkpoint = Checkpoint(path, int(json.loads((path / MANIFEST).read_text())["step"]))
     problem = damage(checkpoint)
     if problem is not None:

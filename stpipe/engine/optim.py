@@ -58,16 +58,16 @@ def class_paths(model: nn.Module) -> Iterator[tuple[str, str, nn.Parameter]]:
         yield name, ".".join([*(classes[o] for o in owners), parts[-1]]), parameter
 
 
-def parameter_groups(
-    model: nn.Module, overrides: Mapping[str, ParameterGroup], *, lr: float, weight_decay: float
-) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, overrides: Mapping[str, ParameterGroup], *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """Groups for a torch optimiser. A pattern that matches no parameter is an error that shows names to match."""
     named = list(class_paths(model))
     problems = []
     for key, group in overrides.items():
         if not any(_matches(group.match, name, path) for name, path, _ in named):
             shown = "; ".join(f"{name} ({path})" for name, path, _ in named[:3] + named[-3:])
-            problems.append(Problem(f"optimizer.groups.{key}.match", f"'{group.match}' matches no parameter. Parameters are, for example: {shown}"))
+            problems.append(
+                Problem(f"optimizer.groups.{key}.match", f"'{group.match}' matches no parameter. Parameters are, for example: {shown}")
+            )
     if problems:
         raise ConfigError(problems)
     found: dict[tuple[float, float], list[nn.Parameter]] = {}

@@ -31,7 +31,9 @@ class Strategy(ABC):
     couplings: ClassVar[tuple[str, ...]] = ("row", "anchor", "batch")
 
     token_budget: int | None = option(
-        None, ge=1, help="Most tokens of one forward through the backbone; None is 4,096 on a CPU and 32,768 on a GPU. Lower it when memory runs out."
+        None,
+        ge=1,
+        help="Most tokens of one forward through the backbone; None is 4,096 on a CPU and 32,768 on a GPU. Lower it when memory runs out.",
     )
 
     def encode(self, encoder: Encoder, tokens: Tokens, ctx: StepContext, outputs: frozenset[str]) -> Rep:

@@ -56,7 +56,5 @@ class TrainModule(nn.Module):
     @staticmethod
     def _rep_batch(batch: Batch, reps: Mapping[str, Rep]) -> RepBatch:
         counts = row_counts(len(batch), batch.row.device)
-        columns = {
-            role: gather_column(rep.map(torch.Tensor.float), batch.columns[role].text_id, counts) for role, rep in reps.items()
-        }
+        columns = {role: gather_column(rep.map(torch.Tensor.float), batch.columns[role].text_id, counts) for role, rep in reps.items()}
         return RepBatch(columns, batch.row, gather_rows(batch.row, counts), batch.targets)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import torch
+from rich.console import Console
 
 from stpipe.config.sections import RootConfig, SourceSection
 from stpipe.core.rows import Rows
@@ -13,7 +16,7 @@ from stpipe.engine.train_module import TrainModule
 from stpipe.evaluation.base import Evaluator
 from stpipe.losses.base import Loss
 from stpipe.models.sentence_transformer import SentenceTransformer
-from stpipe.models.tokenizer import tokenizer_fingerprint
+from stpipe.pipeline.console import Reporter
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,6 @@ class Parts:
     model: SentenceTransformer
     data: PreparedData
     losses: Mapping[str, Loss]
-    layout_reason: str
 
     @property
     def evaluators(self) -> Mapping[str, Evaluator]:
@@ -47,7 +49,7 @@ class Parts:
         return BatchStream(
             self.data.train,
             sampler=self.root.sampler,
-            batch_sizes={name: self.source(name).batch_size or self.root.trainer.batch_size for name in self.data.train},
+            batch_size={name: self.source(name).batch_size or self.root.trainer.batch_size for name in self.data.train},
             weights={name: self.source(name).weight for name in self.data.train},
             seed=self.root.trainer.seed,
             drop_last=self.root.trainer.drop_last,
@@ -61,23 +63,24 @@ def source_of(root: RootConfig, name: str) -> SourceSection:
     return root.dataset.sources.get(name, root.dataset)
 
 
-def load_data(root: RootConfig, model: SentenceTransformer, *, progress: Callable[[str], None]) -> PreparedData:
+def load_data(root: RootConfig, model: SentenceTransformer, out: Console) -> PreparedData:
     """Read, check and tokenise the data, or find it in the cache."""
     return prepare(
         root.dataset,
         tokenizer=model.tokenizer,
-        tokenizer_id=tokenizer_fingerprint(model.tokenizer),
         default_max_length=model.max_seq_length,
         model_prompts=model.prompts,
         offline=root.offline,
-        progress=progress,
+        progress=Reporter(out),
     )
 
 
-def assemble(root: RootConfig, *, progress: Callable[[str], None]) -> Parts:
+def assemble(root: RootConfig, out: Console) -> Parts:
     """Load model and data. Everything that can be wrong with either is found here, before anything is written."""
+    torch.manual_seed(root.trainer.seed)  # new layers (dense heads) are drawn from the global generator
     model = root.model.build()
-    data = load_data(root, model, progress=progress)
-    reason = model.encoder.choose_layout()
+    data = load_data(root, model, out)
+    if model.encoder.layout_reason is None:
+        model.encoder.choose_layout()
     losses = {name: source_of(root, name).loss or root.loss for name in data.train}
-    return Parts(root, model, data, losses, reason)
+    return Parts(root, model, data, losses)

@@ -45,7 +45,7 @@ def make_plan(parts: Parts, length: RunLength, *, world_size: int, device: str, 
         "strategy": type(root.strategy).__name__.lower(),
         "token_budget": root.strategy.token_budget or default_budget(device),
         "layout": parts.model.encoder.layout,
-        "layout_reason": parts.layout_reason,
+        "layout_reason": parts.model.encoder.layout_reason,
         "device": device,
         "precision": root.trainer.precision,
         "processes": world_size,
@@ -75,7 +75,9 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
             f"{source['rows']:,} rows, {source['format']} ({', '.join(source['roles'])}), {source['mean_tokens_per_row']:,} tokens a row; "
             f"{source['loss']}, batch {source['global_batch']}, {source['negatives_per_anchor']:,} negatives an anchor",
         )
-    table.add_row("length", f"{plan['steps']:,} steps of {plan['accumulation_steps']} batch(es), about {plan['tokens_per_step']:,} tokens a step")
+    table.add_row(
+        "length", f"{plan['steps']:,} steps of {plan['accumulation_steps']} batch(es), about {plan['tokens_per_step']:,} tokens a step"
+    )
     table.add_row("parameters", f"{plan['trainable_parameters']:,} trained of {plan['total_parameters']:,}")
     table.add_row("computed", f"{plan['strategy']}, {plan['token_budget']:,} tokens a forward, {plan['precision']} on {plan['device']}")
     table.add_row("layout", f"{plan['layout']}: {plan['layout_reason']}")

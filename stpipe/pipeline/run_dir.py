@@ -73,7 +73,9 @@ def claim(directory: RunDirectory, values: dict[str, Any]) -> Claim:
     if values["run"]["overwrite"]:
         return Claim("fresh")
     if status is None:
-        raise ConfigError(Problem("run.dir", f"{path} holds files but no run. Choose another run.dir, or run.overwrite=true to replace them."))
+        raise ConfigError(
+            Problem("run.dir", f"{path} holds files but no run. Choose another run.dir, or run.overwrite=true to replace them.")
+        )
     if resume == "never":
         raise ConfigError(
             Problem(
@@ -85,7 +87,9 @@ def claim(directory: RunDirectory, values: dict[str, Any]) -> Claim:
     changed = differences(identity(directory.saved_config()), identity(values))
     if changed:
         lines = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, old, new in changed)
-        raise ConfigError(Problem("trainer.resume", f"the run in {path} has another configuration:\n{lines}\nUse these values, or another run.name."))
+        raise ConfigError(
+            Problem("trainer.resume", f"the run in {path} has another configuration:\n{lines}\nUse these values, or another run.name.")
+        )
     return Claim("finished" if status["state"] == "finished" and resume == "auto" else "resume", status)
 
 

@@ -121,7 +121,7 @@ def train(run: Run, stream: BatchStream, length: RunLength) -> Trainer:
         schedule=root.scheduler,
         settings=root.trainer,
         folder=run.directory.checkpoints,
-        identity=training_identity(run.loaded.values, parts),
+        identity=training_identity(redact(run.loaded), parts),
         evaluate=(lambda: full_metrics(evaluate(run))) if parts.evaluators else None,
         best=best,
         callbacks=[
@@ -158,7 +158,7 @@ def evaluate_after(run: Run, trainer: Trainer, before: Results) -> None:
     if not run.parts.evaluators:
         return
     after = evaluate(run)
-    baselines = bm25_baselines(run.parts.evaluators, run.parts.eval_rows())
+    baselines = bm25_baselines(run.parts.evaluators, run.parts.eval_rows(), similarity=run.parts.model.similarity_fn_name)
     step = trainer.state.best_step if trainer.state.best_step is not None else trainer.state.step
     with run.directory.metrics.open("a", encoding="utf-8") as file:
         write_records(file, step=trainer.state.step, epoch=trainer.epoch, split="final", values=full_metrics(after))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stpipe.config.load import Loaded, to_root
+from stpipe.config.load import Loaded, redact, to_root
 from stpipe.engine.backend import choose_device
 from stpipe.engine.length import RunLength
 from stpipe.pipeline.assemble import assemble
@@ -32,21 +32,22 @@ def run_train(loaded: Loaded, *, dry_run: bool = False) -> int:
     """
     out = console(loaded.values["trainer"]["progress"])
     directory = RunDirectory(Path(loaded.values["run"]["dir"]))
-    claimed = claim(directory, loaded.values)
+    saved_values = redact(loaded)  # as config.yaml holds them, so that secrets are neither stored nor compared
+    claimed = claim(directory, saved_values)
     if claimed.mode == "finished":
         out.print(f"{directory.path} already holds this run, finished.")
         report_places(out, directory)
         return 0
     root = to_root(loaded.values)
     device = choose_device(root.trainer.device)
-    parts = assemble(root, progress=out.print)
+    parts = assemble(root, out)
     runtime = root.backend.build(device=device, precision=root.trainer.precision)
     stream = parts.stream(rank=runtime.rank, world_size=runtime.world_size)
     length = RunLength.of(root.trainer, len(stream))
     warnings = (*loaded.warnings, *parts.data.scan.warnings)
     plan = make_plan(parts, length, world_size=runtime.world_size, device=device, warnings=warnings)
     out.print(plan_table(plan))
-    checkpoint = find_checkpoint(directory, loaded.values, parts, notify=out.print)
+    checkpoint = find_checkpoint(directory, saved_values, parts, notify=out.print)
     if dry_run:
         out.print(f"Dry run: nothing was written to {directory.path}")
         return 0
