@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as hf_logging
 
 from stpipe.config.errors import ConfigError
 
@@ -21,7 +23,17 @@ ENCODER_ONLY: dict[str, tuple[str, str]] = {
     "t5gemma": ("transformers", "T5GemmaEncoderModel"),
 }
 
-HIDDEN_DROPOUT = ("hidden_dropout_prob", "hidden_dropout", "dropout", "dropout_rate", "resid_pdrop", "embd_pdrop", "embedding_dropout", "mlp_dropout")
+# Names under which configurations of different architectures store the same thing.
+HIDDEN_DROPOUT = (
+    "hidden_dropout_prob",
+    "hidden_dropout",
+    "dropout",
+    "dropout_rate",
+    "resid_pdrop",
+    "embd_pdrop",
+    "embedding_dropout",
+    "mlp_dropout",
+)
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 
 
@@ -74,9 +86,23 @@ def load_backbone(directory: Path, *, config: PreTrainedConfig, options: Mapping
     """
     cls = model_class(config)
     try:
-        return cls.from_pretrained(directory, config=config, **(options or {}))
+        with no_progress_bars():
+            model: PreTrainedModel = cls.from_pretrained(directory, config=config, **(options or {}))
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{directory}: {cls.__name__} cannot be loaded: {str(error).splitlines()[0]}") from error
+    return model
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Silence the bars that transformers shows while reading and writing weights."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
 
 
 def model_class(config: PreTrainedConfig) -> Any:

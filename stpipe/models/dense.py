@@ -40,27 +40,49 @@ class DenseModel:
 
     name_or_path: str = option(help="Directory, `package://MODULE/SUBDIR` or Hub id of the start weights.")
     pooling: PoolingMode | tuple[PoolingMode, ...] | None = option(
-        None, help="How tokens become a vector; several modes are concatenated. Replaces what the model stores after its backbone. None keeps it; a bare checkpoint gets mean, a causal one lasttoken."
+        None,
+        help="How tokens become a vector; several modes are concatenated. Replaces what the model stores after its backbone. None keeps it; a bare checkpoint gets mean, a causal one lasttoken.",
     )
-    include_prompt: bool | None = option(None, help="False leaves the tokens of a prompt out of the pooling. None keeps what the model stores (True for a bare checkpoint).")
-    dense: tuple[DenseHead, ...] = option(help="Linear layers added after the pooling (and after those that the model stores).", factory=tuple)
+    include_prompt: bool | None = option(
+        None, help="False leaves the tokens of a prompt out of the pooling. None keeps what the model stores (True for a bare checkpoint)."
+    )
+    dense: tuple[DenseHead, ...] = option(
+        help="Linear layers added after the pooling (and after those that the model stores).", factory=tuple
+    )
     layer_norm: bool = option(False, help="Add a layer normalisation after the dense layers.")
     embedding_dropout: float | None = option(None, ge=0, lt=1, help="Add dropout of the embedding in training; None adds none.")
     normalize: bool | None = option(None, help="End with unit length, or never. None keeps what the model stores.")
-    prompts: Mapping[str, str] = option(help="Name -> prompt, saved with the model; `query` and `document` are used by encode_query and encode_document.", factory=dict)
+    prompts: Mapping[str, str] = option(
+        help="Name -> prompt, saved with the model; `query` and `document` are used by encode_query and encode_document.", factory=dict
+    )
     max_seq_length: int | None = option(None, ge=2, help="Longest text in tokens, special tokens included; None keeps the model's own.")
-    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = option(None, help="Similarity that the model is meant for; None keeps the stored one, else cosine.")
+    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = option(
+        None, help="Similarity that the model is meant for; None keeps the stored one, else cosine."
+    )
     truncate_dim: int | None = option(None, ge=1, help="Dimensions that the saved model returns; training uses all. None returns all.")
     hidden_dropout: float | None = option(None, ge=0, lt=1, help="Dropout of hidden states in the backbone; None keeps the model's own.")
-    attention_dropout: float | None = option(None, ge=0, lt=1, help="Dropout of attention weights in the backbone; None keeps the model's own. 0 is about a fifth faster on a CPU.")
-    layout: Literal["auto", "packed", "padded"] = option("auto", help="auto packs texts without padding where a self-check finds that exact, else pads.")
-    attn: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option("auto", help="Attention of the padded layout; anything but auto also turns packing off.")
+    attention_dropout: float | None = option(
+        None,
+        ge=0,
+        lt=1,
+        help="Dropout of attention weights in the backbone; None keeps the model's own. 0 is about a fifth faster on a CPU.",
+    )
+    layout: Literal["auto", "packed", "padded"] = option(
+        "auto", help="auto packs texts without padding where a self-check finds that exact, else pads."
+    )
+    attn: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option(
+        "auto", help="Attention of the padded layout; anything but auto also turns packing off."
+    )
     device_map: str | None = option(None, help="Spread the backbone over devices (`auto`); for inference and very large models only.")
     revision: str | None = option(None, help="Branch, tag or commit of a Hub model.")
     trust_remote_code: bool = option(False, help="Allow code that a Hub model ships. Read it first.")
 
     def build(self) -> SentenceTransformer:
         """Load the weights and put the stack together, on the CPU. New layers are drawn from torch's global generator."""
+        if self.layout == "packed" and self.attn != "auto":
+            raise ConfigError(
+                f"model.layout=packed brings its own attention and cannot be combined with model.attn={self.attn}; remove one"
+            )
         path = resolve_path(self.name_or_path, revision=self.revision)
         remote: dict[str, Any] = {"trust_remote_code": True} if self.trust_remote_code else {}
         placed = {"device_map": self.device_map} if self.device_map else {}
@@ -104,7 +126,9 @@ class DenseModel:
         for module in (backbone, *heads):
             width = module.output_dim(width)
         for head in self.dense:
-            heads.append(Dense(width, out_features=head.out_features, bias=head.bias, activation=head.activation, use_residual=head.residual))
+            heads.append(
+                Dense(width, out_features=head.out_features, bias=head.bias, activation=head.activation, use_residual=head.residual)
+            )
             width = head.out_features
         if self.layer_norm:
             heads.append(LayerNorm(width))

@@ -89,15 +89,18 @@ class Encoder(nn.Module):
         """Embeddings (N, D). `outputs` names further ones: `layer_3` is the embedding made from the third layer's tokens."""
         layers = {name: self.layer_number(name) for name in sorted(outputs)}
         features = self.features(tokens, hidden_states=bool(layers))
-        extras = {name: self.head(features, features["hidden_states"][layer]) for name, layer in layers.items()}
+        extras = {name: self.head(features, layer) for name, layer in layers.items()}
         return Rep(features["sentence_embedding"], extras=extras)
 
-    def head(self, features: dict[str, Any], token_embeddings: Tensor) -> Tensor:
-        """The embedding (N, D) that the modules after the backbone make of other token vectors (T, D)."""
-        features = {**features, "token_embeddings": token_embeddings}
+    def head(self, features: dict[str, Any], layer: int) -> Tensor:
+        """The embedding (N, D) that the modules after the backbone make of the token vectors of one of its layers."""
+        if layer == self.backbone.num_layers:  # some backbones normalise after their last layer
+            return features["sentence_embedding"]
+        features = {**features, "token_embeddings": features["hidden_states"][layer]}
         for module in list(self.stack)[1:]:
             features = module(features)
-        return features["sentence_embedding"]
+        vectors: Tensor = features["sentence_embedding"]
+        return vectors
 
     def layer_number(self, name: str) -> int:
         match = LAYER.fullmatch(name)

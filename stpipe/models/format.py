@@ -83,7 +83,9 @@ def module_class(type_name: str, directory: Path) -> type[Module]:
     """The class for a type string of any version; other namespaces would run foreign code and are refused."""
     cls = MODULES.get(type_name.rsplit(".", 1)[-1]) if type_name.startswith(NAMESPACE) else None
     if cls is None:
-        raise ConfigError(f"{directory / MODULES_FILE}: module type '{type_name}' is not supported. Supported: {', '.join(sorted(MODULES))}")
+        raise ConfigError(
+            f"{directory / MODULES_FILE}: module type '{type_name}' is not supported. Supported: {', '.join(sorted(MODULES))}"
+        )
     return cls
 
 

@@ -102,6 +102,9 @@ class SentenceTransformer(nn.Module):
         self.model_card_data = model_card_data
         if getattr(self.encoder.backbone.model, "hf_device_map", None) is None:
             self.to(device or best_device())
+        else:  # spread over devices: its results come back to the device of its first layer
+            for head in list(self)[1:]:
+                head.to(self.device)
         self.eval()
 
     def forward(self, tokens: Tokens, outputs: frozenset[str] = frozenset()) -> Rep:
@@ -170,13 +173,17 @@ class SentenceTransformer(nn.Module):
                 raise ConfigError(unknown_name("output_value", output_value, ["sentence_embedding", "token_embeddings", "None"]))
         return result[0] if single else result
 
-    def encode_query(self, inputs: str | Sequence[str] | None = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any) -> Any:
+    def encode_query(
+        self, inputs: str | Sequence[str] | None = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
         """`encode` with the prompt named "query" (none when the model has none) unless another one is given."""
         if prompt is None and prompt_name is None:
             prompt = self.prompts.get("query", "")
         return self.encode(inputs, prompt_name, prompt, **options)
 
-    def encode_document(self, inputs: str | Sequence[str] | None = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any) -> Any:
+    def encode_document(
+        self, inputs: str | Sequence[str] | None = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
         """`encode` with the first prompt of "document", "passage", "corpus" that the model has, unless another one is given."""
         if prompt is None and prompt_name is None:
             prompt = self.document_prompt
@@ -305,7 +312,7 @@ class SentenceTransformer(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the backbone's activations in the backward: less memory, about a third slower."""
-        self.encoder.backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.encoder.backbone.enable_gradient_checkpointing()
 
     def compile(self, *args: Any, **options: Any) -> None:
         """torch.compile the backbone in place; arguments are those of torch.compile."""

@@ -62,7 +62,11 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     digest = hashlib.sha256()
     if backend is None:  # a tokenizer in Python: its class, vocabulary and arguments
-        digest.update(repr((type(tokenizer).__qualname__, sorted(tokenizer.get_vocab().items()), sorted(tokenizer.init_kwargs.items(), key=str))).encode())
+        digest.update(
+            repr(
+                (type(tokenizer).__qualname__, sorted(tokenizer.get_vocab().items()), sorted(tokenizer.init_kwargs.items(), key=str))
+            ).encode()
+        )
     else:
         clean = type(backend).from_str(backend.to_str())
         clean.no_padding()

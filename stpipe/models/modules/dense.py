@@ -80,5 +80,7 @@ def build_activation(path: str) -> nn.Module:
     """The activation with a dotted path like torch.nn.modules.activation.Tanh, or a bare name like Tanh or Identity."""
     cls = getattr(nn, path.rsplit(".", 1)[-1], None) if "." not in path or path.startswith("torch.nn.") else None
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise ConfigError(f"activation_function '{path}' is no module of torch.nn; use one of them, such as torch.nn.modules.activation.Tanh")
+        raise ConfigError(
+            f"activation_function '{path}' is no module of torch.nn; use one of them, such as torch.nn.modules.activation.Tanh"
+        )
     return cls()

@@ -14,9 +14,11 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from stpipe.config.errors import ConfigError
 from stpipe.core.tokens import Tokens
+from stpipe.models.backbone import no_progress_bars
 from stpipe.models.modules.module import Features, Module
 from stpipe.ops.attention import NAME as PACKED_ATTENTION
 from stpipe.ops.attention import Packing, packed_attention
+from stpipe.ops.dropout import use_cheap_dropout
 
 
 def no_mask(*args: Any, **kwargs: Any) -> None:
@@ -49,6 +51,8 @@ class Transformer(Module):
         pooler = getattr(model, "pooler", None)
         if isinstance(pooler, nn.Module):
             pooler.requires_grad_(False)  # computed by the backbone but never used here: it must not look trainable
+        use_cheap_dropout(model)
+        self.position_offset = first_position(model)
         self._layout = "padded"
 
     @property
@@ -104,16 +108,10 @@ class Transformer(Module):
     @property
     def pad_id(self) -> int:
         """Token that fills padding; masked, so any valid id does where the tokenizer names none."""
-        return self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
-
-    @property
-    def position_offset(self) -> int:
-        """Number of the first position: RoBERTa and its kin reserve the positions up to that of the padding token."""
-        for module in self.model.modules():
-            table = getattr(module, "position_embeddings", None)
-            if isinstance(table, nn.Embedding) and table.padding_idx is not None:
-                return table.padding_idx + 1
-        return 0
+        pad = getattr(self.model.config, "pad_token_id", None)
+        if pad is None and self.tokenizer is not None:
+            pad = self.tokenizer.pad_token_id
+        return pad if pad is not None else 0
 
     @property
     def position_limit(self) -> int | None:
@@ -128,6 +126,14 @@ class Transformer(Module):
     def output_dim(self, input_dim: int = 0) -> int:
         return self.model.config.get_text_config().hidden_size
 
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute the activations of each layer in the backward: less memory, about a third slower."""
+        options = {"use_reentrant": False}
+        if hasattr(self.model, "activation_checkpointing_enable"):  # the name since transformers 5.2x
+            self.model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+        else:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
     def config(self) -> dict[str, Any]:
         """sentence_bert_config.json; max_seq_length and do_lower_case are for versions before 5.4."""
         return {
@@ -141,10 +147,20 @@ class Transformer(Module):
     def save(self, directory: Path) -> None:
         """Weights, configuration and tokenizer as transformers stores them, and sentence_bert_config.json."""
         directory.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(directory)
+        with no_progress_bars():
+            self.model.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
         (directory / "sentence_bert_config.json").write_text(json.dumps(self.config(), indent=4), encoding="utf-8")
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any]) -> Module:
         raise NotImplementedError("a Transformer is read by models/format.py, which also reads its weights and tokenizer")
+
+
+def first_position(model: PreTrainedModel) -> int:
+    """Number of the first position: RoBERTa and its kin reserve the positions up to that of the padding token."""
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+            return table.padding_idx + 1
+    return 0
