@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -64,21 +65,38 @@ def report(run_dir: Path) -> tuple[Page, dict[str, Any]]:
     return Page(html.read_text(encoding="utf-8")), document
 
 
+@dataclass(frozen=True)
+class Written:
+    """The report of a finished run, written once for the tests that only read it."""
+
+    run_dir: Path
+    page: Page
+    document: dict[str, Any]
+    html: str
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, synthetic: Any) -> Written:
+    run_dir = synthetic.make_run(tmp_path_factory.mktemp("written") / "run")
+    page, document = report(run_dir)
+    return Written(run_dir, page, document, (run_dir / "report.html").read_text(encoding="utf-8"))
+
+
 def change(path: Path, **values: Any) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**content, **values}), encoding="utf-8")
 
 
-def test_the_schema_is_valid_and_strict(run_dir: Path) -> None:
+def test_the_schema_is_valid_and_strict(written: Written) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    _, document = report(run_dir)
+    document = written.document
     for damaged in ({**document, "surprise": 1}, {**document, "schema_version": 2}, {k: v for k, v in document.items() if k != "run"}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.Draft202012Validator(SCHEMA).validate(damaged)
 
 
-def test_the_page_says_what_the_run_found(run_dir: Path) -> None:
-    page, document = report(run_dir)
+def test_the_page_says_what_the_run_found(written: Written) -> None:
+    page, document, run_dir = written.page, written.document, written.run_dir
     metrics = json.loads((run_dir / "evaluation" / "dev" / "metrics.json").read_text(encoding="utf-8"))
     for system in ("before", "after", "bm25"):
         assert f"{metrics['systems'][system]['cosine_ndcg@10']:.4f}" in page.text
@@ -111,14 +129,14 @@ def test_differences_that_are_not_clear_and_worse_ones_are_said_so(run_dir: Path
     assert "Worse than BM25" in page.text
 
 
-def test_the_page_needs_nothing_from_outside(run_dir: Path) -> None:
-    page, _ = report(run_dir)
+def test_the_page_needs_nothing_from_outside(written: Written) -> None:
+    page = written.page
     assert not {"script", "iframe", "object", "embed", "form"} & {tag for tag, _ in page.elements}
     links = [*page.values("src"), *page.values("href"), *page.values("srcset"), *page.values("xlink:href")]
     assert len(links) > 10
     assert [x for x in links if not x.startswith("#")] == ["data:,"]
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
-    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    html = written.html
     styles = " ".join([*re.findall(r"<style>(.*?)</style>", html, re.S), *page.values("style")])
     assert "@import" not in styles
     assert set(re.findall(r"url\((.)", styles)) <= {"#"}
@@ -127,16 +145,16 @@ def test_the_page_needs_nothing_from_outside(run_dir: Path) -> None:
     assert policy.startswith("default-src 'none'")
 
 
-def test_texts_of_the_data_cannot_become_markup(run_dir: Path) -> None:
-    html = write_report(run_dir)[0].read_text(encoding="utf-8")
+def test_texts_of_the_data_cannot_become_markup(written: Written) -> None:
+    html = written.html
     assert "<script" not in html
     assert "<img" not in html
     assert "&lt;script&gt;alert(" in html
     assert "&lt;b&gt;x&lt;/b&gt;" in html
 
 
-def test_ids_are_unique_and_references_lead_somewhere(run_dir: Path) -> None:
-    page, _ = report(run_dir)
+def test_ids_are_unique_and_references_lead_somewhere(written: Written) -> None:
+    page = written.page
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     wanted = [x[1:] for x in page.values("href") if x.startswith("#")]
@@ -146,18 +164,18 @@ def test_ids_are_unique_and_references_lead_somewhere(run_dir: Path) -> None:
     assert set(wanted) <= set(ids)
 
 
-def test_every_figure_has_a_text_alternative(run_dir: Path) -> None:
-    page, _ = report(run_dir)
+def test_every_figure_has_a_text_alternative(written: Written) -> None:
+    page = written.page
     figures = [a for tag, a in page.elements if tag == "svg"]
     assert len(figures) >= 8
     assert all(a.get("role") == "img" and a.get("aria-labelledby") and a.get("viewbox") for a in figures)
     assert all("width" not in a and "height" not in a for a in figures)
-    html = (run_dir / "report.html").read_text(encoding="utf-8")
+    html = written.html
     assert "after \u2212 before: +0." in html
 
 
-def test_tables_have_headers_with_scope(run_dir: Path) -> None:
-    page, _ = report(run_dir)
+def test_tables_have_headers_with_scope(written: Written) -> None:
+    page = written.page
     headers = [a for tag, a in page.elements if tag == "th"]
     assert len(headers) > 40
     assert {a.get("scope") for a in headers} == {"col", "row"}
