@@ -98,3 +98,16 @@ def test_scripts_are_executable_and_strict(script: str) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("#!/usr/bin/env bash\n")
     assert re.search(r"^set -e?uo pipefail$", text, re.M), f"{script} does not stop at undefined variables"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    dead, seen = [], 0
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:", target):
+                seen += 1
+                if not (page.parent / target).exists():
+                    dead.append(f"{_name(page)}: {target}")
+    assert seen >= 10
+    assert not dead, dead

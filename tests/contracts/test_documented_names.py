@@ -1,0 +1,55 @@
+"""Names of the sentence-transformers documentation choose the component that they mean, in YAML and on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from stpipe.config.schema import component, load_schema
+
+# The documentation's name -> the short name. Old spellings and the upper-case ones of its enumerations included.
+DOCUMENTED = {
+    "loss": {
+        "MultipleNegativesRankingLoss": "mnrl",
+        "CachedMultipleNegativesRankingLoss": "mnrl",
+        "CoSENTLoss": "cosent",
+        "AnglELoss": "angle",
+        "AngleLoss": "angle",
+        "CosineSimilarityLoss": "cosine_similarity",
+        "ContrastiveLoss": "contrastive",
+        "OnlineContrastiveLoss": "online_contrastive",
+        "TripletLoss": "triplet",
+        "BatchHardTripletLoss": "batch_hard_triplet",
+        "BatchHardSoftMarginTripletLoss": "batch_hard_soft_margin_triplet",
+        "BatchSemiHardTripletLoss": "batch_semi_hard_triplet",
+        "BatchAllTripletLoss": "batch_all_triplet",
+        "MSELoss": "mse",
+        "MatryoshkaLoss": "matryoshka",
+    },
+    "sampler": {
+        "no_duplicates": "no_duplicates",
+        "NO_DUPLICATES": "no_duplicates",
+        "no_duplicates_hashed": "no_duplicates",
+        "GROUP_BY_LABEL": "group_by_label",
+        "BATCH_SAMPLER": "random",
+    },
+    "evaluator": {
+        "EmbeddingSimilarityEvaluator": "embedding_similarity",
+        "InformationRetrievalEvaluator": "information_retrieval",
+        "TripletEvaluator": "triplet",
+        "BinaryClassificationEvaluator": "binary_classification",
+        "RerankingEvaluator": "reranking",
+        "SequentialEvaluator": "sequential",
+    },
+}
+
+
+@pytest.mark.parametrize("group", DOCUMENTED)
+def test_documented_names_choose_the_component(group: str) -> None:
+    schema = load_schema()
+    for documented, name in DOCUMENTED[group].items():
+        assert component(schema, group, name) is not None, f"{group} has no {name!r}"
+        assert component(schema, group, documented) is component(schema, group, name), f"{group} {documented!r} is not {name!r}"
+
+
+def test_other_names_choose_nothing() -> None:
+    assert component(load_schema(), "loss", "TripletLos") is None
