@@ -80,7 +80,7 @@ def share_figure(curves: dict[str, Curve], *, identity: str, title: str) -> str 
     drawn = {name: points for name, curve in curves.items() if len(points := thinned(curve)) >= 2}
     if not drawn:
         return None
-    figure = new_figure()
+    figure = new_figure(top=0.36)
     axes = figure.add_subplot()
     for colour, (name, points) in zip(("after", "bm25", "extra"), drawn.items(), strict=False):
         axes.plot([p[0] for p in points], [p[1] for p in points], color=COLOURS[colour], label=name)
@@ -97,6 +97,7 @@ def differences_figure(differences: list[dict[str, Any]], *, identity: str, titl
     if not differences:
         return None
     figure = new_figure(height=0.9 + 0.42 * len(differences))
+    figure.set_layout_engine("constrained")  # room for the labels, which are names of the user's
     axes = figure.add_subplot()
     for i, d in enumerate(reversed(differences)):
         colour = COLOURS[{"better": "good", "worse": "bad", "unclear": "muted"}[d["verdict"]]]

@@ -33,10 +33,11 @@ def score(value: float | None) -> str:
 
 
 def signed(value: float | None) -> str:
-    """A difference with its sign."""
+    """A difference with its sign; what rounds to nothing has none."""
     if value is None:
         return DASH
-    return f"{value:+.4f}".replace("-", MINUS)
+    shown = f"{value:+.4f}"
+    return shown[1:] if float(shown) == 0 else shown.replace("-", MINUS)
 
 
 def percent(value: float | None) -> str:

@@ -18,6 +18,8 @@ from stpipe.reports import text
         (text.score, None, "\u2013"),
         (text.signed, 0.07, "+0.0700"),
         (text.signed, -0.07, "\u22120.0700"),
+        (text.signed, 0.0, "0.0000"),
+        (text.signed, -0.00001, "0.0000"),
         (text.percent, 0.0234, "2.3%"),
         (text.percent, 0.5, "50%"),
         (text.signed_percent, -0.123, "\u221212.3%"),
