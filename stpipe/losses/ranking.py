@@ -110,7 +110,7 @@ class MultipleNegativesRankingLoss(Loss):
         if not self.mask_duplicates:
             return torch.zeros_like(own_row)
         ids = [batch.columns[role].text_id for role in ("anchor", "positive")]
-        return torch.stack([masks.same(i[own], i) for i in ids]).any(0) & ~own_row
+        return torch.stack([masks.same(i[own], i) for i in ids]).any(0) & ~masks.one_place(own, len(batch.row_all))
 
     def _known_docs(self, view: _View) -> Tensor:
         """(B, P) bool: candidates that are positives of the anchor, other than its own: by text, or by their row."""
@@ -119,8 +119,7 @@ class MultipleNegativesRankingLoss(Loss):
             return torch.zeros(len(view.own), num_docs, dtype=torch.bool, device=view.own.device)
         text = masks.same(view.pool.text_id[view.own], view.pool.text_id)
         related = view.related.repeat(1, num_docs // len(view.batch.row_all)) & view.pool.is_positive
-        own_positive = view.own[:, None] == torch.arange(num_docs, device=view.own.device)
-        return (text | related) & ~own_positive
+        return (text | related) & ~masks.one_place(view.own, num_docs)
 
     def _query_to_doc(self, view: _View) -> Tensor:
         """(B, P) logits, -inf at known positives."""

@@ -29,6 +29,11 @@ def place(mask_BP: Tensor) -> Tensor:
     return mask_BP.int().argmax(1)
 
 
+def one_place(place_B: Tensor, num_candidates: int) -> Tensor:
+    """(B, P) bool: True at one place of each row, the inverse of `place`."""
+    return place_B[:, None] == torch.arange(num_candidates, device=place_B.device)
+
+
 def same_class_pairs(label: Tensor) -> Tensor:
     """(B, B) bool: another row of the same class."""
     return same(label, label) & ~torch.eye(label.numel(), dtype=torch.bool, device=label.device)

@@ -110,7 +110,8 @@ def test_processes_with_unequal_rows_and_shared_texts_equal_one_process(options:
         torch.testing.assert_close(x, y, rtol=1e-8, atol=1e-8)
 
 
-def test_a_row_that_two_processes_hold_is_one_row() -> None:
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_a_row_that_two_processes_hold_is_one_row(options: dict[str, Any]) -> None:
     """Samplers pad the last batch with rows from its beginning; the copy is not a negative of the row."""
     torch.manual_seed(0)
     a, p = torch.randn(3, 5), torch.randn(3, 5)
@@ -118,10 +119,8 @@ def test_a_row_that_two_processes_hold_is_one_row() -> None:
     batch = RepBatch.from_values({"anchor": a[index], "positive": p[index]}, text_id={"anchor": index, "positive": index + 10})
     padded = replace(batch, row=index, row_all=index)
     alone = RepBatch.from_values({"anchor": a, "positive": p})
-    first = slice(0, 1)
-    torch.testing.assert_close(
-        MultipleNegativesRankingLoss()(padded.anchors(first), CTX).mean, MultipleNegativesRankingLoss()(alone.anchors(first), CTX).mean
-    )
+    loss, first = MultipleNegativesRankingLoss(**options), slice(0, 1)
+    torch.testing.assert_close(loss(padded.anchors(first), CTX).mean, loss(alone.anchors(first), CTX).mean)
 
 
 def test_query_to_doc_is_required() -> None:

@@ -21,3 +21,9 @@ def test_the_first_of_equal_rows_is_the_place() -> None:
 
 def test_pairs_of_a_class_leave_out_the_text_itself() -> None:
     assert masks.same_class_pairs(torch.tensor([4, 5, 4])).tolist() == [[False, False, True], [False, False, False], [True, False, False]]
+
+
+def test_one_place_undoes_place() -> None:
+    place = torch.tensor([2, 0])
+    assert masks.one_place(place, 3).tolist() == [[False, False, True], [True, False, False]]
+    assert torch.equal(masks.place(masks.one_place(place, 3)), place)
