@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer as PeerModel
 from sentence_transformers.sentence_transformer import evaluation as st
 
 from stpipe.core.rows import Rows
@@ -20,6 +22,7 @@ from stpipe.evaluation import (
     SequentialEvaluator,
     TripletEvaluator,
 )
+from stpipe.models import SentenceTransformer
 from tests.evaluation.toy import ToyModel, classed, lists, pairs, scored, tuples
 
 FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
@@ -143,3 +146,32 @@ def test_sequential() -> None:
     ours = SequentialEvaluator(evaluators={"a": TripletEvaluator(), "b": TripletEvaluator(margin=0.2)})(model, rows, batch_size=8)
     same(ours.metrics, theirs(model))
     assert ours.primary == theirs.primary_metric
+
+
+def test_a_real_model_through_both_packages(package_model: Path) -> None:
+    """stpipe's model under stpipe's evaluator and theirs under theirs: other forwards, the same metrics."""
+    rows = pairs(
+        columns={
+            "anchor": ["Return the sum.", "Open a file.", "Parse JSON text.", "Sort a list.", "Join paths.", "Sleep a while."],
+            "positive": [
+                "def add(a, b)",
+                "def open(path, mode)",
+                "def loads(s)",
+                "def sorted(iterable)",
+                "def join(*parts)",
+                "def wait(seconds)",
+            ],
+        },
+        prompts={"anchor": "search: "},
+    )
+    theirs_model = PeerModel(str(package_model), device="cpu", prompts={"query": "search: ", "document": ""})
+    queries, docs = (
+        {f"{side}{i}": text for i, text in enumerate(rows.columns[role])} for side, role in (("q", "anchor"), ("d", "positive"))
+    )
+    theirs = st.InformationRetrievalEvaluator(queries, docs, {f"q{i}": {f"d{i}"} for i in range(6)})(theirs_model)
+    model = SentenceTransformer(str(package_model), device="cpu")
+    ours = InformationRetrievalEvaluator(corpus_chunk_size=4)(model, rows, batch_size=2)
+    assert 0.2 < ours.primary_value < 1, "a task that the model neither solves nor fails"
+    assert ours.metrics == pytest.approx(theirs, abs=1e-9)
+    truncated = InformationRetrievalEvaluator(truncate_dim=2)(model, rows, batch_size=2)
+    assert truncated.metrics != ours.metrics
