@@ -187,8 +187,8 @@ def truncation(stats: Mapping[str, RoleStats], limit: float) -> list[Finding]:
             "truncated_share",
             "warn",
             round(s.truncated_share * s.texts),
-            f"{s.truncated_share:.0%} of the texts of role {role} are cut at {s.max_length} tokens (raise dataset.max_length.{role}, or accept it "
-            "with dataset.checks.truncated_share)",
+            f"{s.truncated_share:.0%} of the texts of role {role} are cut at {s.max_length} tokens (raise "
+            f"dataset.max_length.{role}, or accept it with dataset.checks.truncated_share)",
         )
         for role, s in stats.items()
         if s.truncated_share > limit

@@ -1,7 +1,8 @@
 """The docstring pairs in every data format, with labels that mean something.
 
-Grades of a (query, document) pair: 1.0 own source, 0.6 another function of the same class or section (or the class around it), 0.3 same module, 0.0
-another package. The source of a class holds that of its methods, so neither is ever a negative of the other.
+Grades of a (query, document) pair: 1.0 own source, 0.6 another function of the same class or section (or the class around it),
+0.3 same module, 0.0 another module, for which pair-score and pair-class take one of another package. The source of a class holds
+that of its methods, so neither is ever a negative of the other.
 """
 
 from __future__ import annotations
@@ -86,7 +87,10 @@ def _graded(pairs: Sequence[Pair], labels: Mapping[tuple[float, ...], float | st
 
 
 def _partner(pair: Pair, grades: tuple[float, ...], pool: Sequence[Pair]) -> Pair | None:
-    """A function of one of the grades (for UNRELATED from another package), from a start that a hash of the query decides; None when there is none."""
+    """The first function of one of the grades from a place that a hash of the query decides; None when there is none.
+
+    UNRELATED asks for another package.
+    """
     start = xxhash.xxh64_intdigest(f"{grades} {pair.query}".encode()) % len(pool)
     candidates = (pool[(start + i) % len(pool)] for i in range(len(pool)))
     if UNRELATED in grades:

@@ -1,8 +1,8 @@
 """Batches in which every label occurs at least twice, beside at least one other label.
 
-The rows of each label are cut into pairs; where their number is odd, three of them are a triple. Triples in twos take three slots of two rows, pairs
-take one. The slots are dealt like cards, label after label from the most frequent one on, so that labels spread over all batches and batches come out
-equally large.
+The rows of each label are cut into pairs; where their number is odd, three of them are a triple. Triples in twos take three slots
+of two rows, pairs take one. The slots are dealt like cards, label after label from the most frequent one on, so that labels spread
+over all batches and batches come out about equally large.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def grouped_batches(source: LabelledSource, random: np.random.Generator, *, batc
     pairs, triples = _units(labels, random, with_triples=batch_size >= 6)
     slots = batch_size // 2
     num_batches = _num_batches(len(pairs), len(triples), slots, drop_last)
-    pairs = _by_frequency(pairs[: num_batches * slots - _triple_slots(len(triples))] if drop_last else pairs, labels, random)
+    pairs = _by_frequency(pairs, labels, random, keep=num_batches * slots - _triple_slots(len(triples)))
     batches = _merge_single(_assemble(pairs, triples, slots, num_batches), labels)
     if not batches:
         raise DataError(
-            f"sampler group_by_label: data set '{source.name}' with {batch_size} rows a batch gives no batch; expected at least two labels with two rows "
-            "each. Use sampler=random, or a smaller batch."
+            f"sampler group_by_label: data set '{source.name}' with {batch_size} rows a batch gives no batch; expected at least two labels "
+            "with two rows each. Use sampler=random, or a smaller batch."
         )
     order = random.permutation(len(batches))
     return [random.permutation(np.concatenate(batches[i])) for i in order]
@@ -72,11 +72,19 @@ def _num_batches(pairs: int, triples: int, slots: int, drop_last: bool) -> int:
     return max(total // slots if drop_last else -(-total // slots), for_triples)
 
 
-def _by_frequency(pairs: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Pairs with those of one label side by side, frequent labels first, equally frequent ones in random order."""
+def _by_frequency(pairs: np.ndarray, labels: np.ndarray, random: np.random.Generator, *, keep: int) -> np.ndarray:
+    """At most `keep` pairs (frequent labels lose theirs first), those of one label side by side, frequent labels first.
+
+    Equally frequent labels come in random order, so that what happens to a label depends on its frequency alone.
+    """
     _, label, counts = np.unique(labels[pairs[:, 0]], return_inverse=True, return_counts=True)
     tie = random.permutation(counts.size)
-    return pairs[np.lexsort((tie[label], -counts[label]))]
+    order = np.lexsort((tie[label], -counts[label]))
+    starts = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(np.diff(label[order])) + 1])
+    runs = np.diff(np.append(starts, order.size))
+    inside = np.arange(order.size) - np.repeat(starts, runs) if order.size else np.zeros(0, np.int64)
+    kept = np.sort(np.lexsort((-np.arange(order.size), inside))[:keep])
+    return pairs[order[kept]]
 
 
 def _assemble(pairs: np.ndarray, triples: np.ndarray, slots: int, num_batches: int) -> list[list[np.ndarray]]:

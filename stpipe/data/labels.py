@@ -67,7 +67,7 @@ def detect_format(roles: Sequence[str], array: pa.ChunkedArray | None, explicit:
                 f"{raw.origin}: dataset.format={explicit} needs {describe(fmt)}; found {found}. Correct dataset.columns or dataset.format."
             )
         return fmt
-    candidates = [kind] if kind != "class" or array is None or is_text(array.type) and not raw.text_numbers else ["class", "score"]
+    candidates = [kind] if kind != "class" or array is None or (is_text(array.type) and not raw.text_numbers) else ["class", "score"]
     for candidate in candidates:
         fmt = match_format(roles, candidate)
         if fmt is not None:

@@ -73,7 +73,7 @@ def spread_duplicates(source: TextSource, random: np.random.Generator, *, batch_
     batch_of = _deal(order.size, num_batches, batch_size, random)
     place = np.full(num_rows, -1, np.int64)
     place[order] = batch_of
-    left_out = _Repair(shared, place, bench, random, num_batches).run()
+    left_out = _Repair(shared, place, bench, random, (num_batches, batch_size)).run()
     place[left_out] = -1
     return _collect(place, random, num_batches)
 
@@ -133,19 +133,20 @@ def _collect(place: np.ndarray, random: np.random.Generator, num_batches: int) -
 class _Repair:
     """Swaps rows between batches until no batch holds a text twice.
 
-    place (rows,): batch of each row, -1 on the bench; changed in place.
+    place (rows,): batch of each row, -1 on the bench; changed in place. shape: number of batches, rows of a full one.
     """
 
-    def __init__(self, shared: SharedTexts, place: np.ndarray, bench: np.ndarray, random: np.random.Generator, num_batches: int) -> None:
+    def __init__(self, shared: SharedTexts, place: np.ndarray, bench: np.ndarray, random: np.random.Generator, shape: tuple[int, int]) -> None:
         self.shared = shared
         self.place = place
         self.random = random
-        self.num_batches = num_batches
+        self.num_batches, self.batch_size = shape
         self.held: dict[int, Counter[int]] = {}
         self.dealt = np.flatnonzero(place >= 0)
         self.bench = bench.tolist()
         self.members = np.argsort(place, kind="stable")[bench.size :] if bench.size else np.argsort(place, kind="stable")
-        self.bounds = offsets_of(np.bincount(place[self.dealt], minlength=num_batches))
+        self.sizes = np.bincount(place[self.dealt], minlength=self.num_batches)
+        self.bounds = offsets_of(self.sizes)
         self.moved_in: dict[int, list[int]] = {}
 
     def run(self) -> np.ndarray:
@@ -199,6 +200,7 @@ class _Repair:
             counter = self._counter(index)
             for text in self._texts(row):
                 counter[text] += step
+            self.sizes[index] += step
         self.place[row] = batch
         self.moved_in.setdefault(batch, []).append(row)
 
@@ -228,14 +230,30 @@ class _Repair:
         return False
 
     def _swap_any(self, row: int) -> bool:
-        """Look through all batches; a row that is given up leaves its batch."""
+        """Look through all batches for a swap, then for room, at last for a row that gives its place up for another batch's room."""
         texts = self._texts(row)
-        for batch in self.random.permutation(self.num_batches).tolist():
-            held = self._counter(batch)
-            clashes = sum(held[t] > 0 for t in texts)
-            if clashes <= 1 and any(self._try(row, other) for other in self.random.permutation(self._rows_of(batch)).tolist()):
-                return True
-        counter = self._counter(int(self.place[row]))
-        counter.subtract(texts)
-        self.place[row] = -1
+        free = [b for b in self.random.permutation(self.num_batches).tolist() if not any(self._counter(b)[t] for t in texts)]
+        members = {batch: self.random.permutation(self._rows_of(batch)).tolist() for batch in free}
+        if any(self._try(row, other) for batch in free for other in members[batch]):
+            return True
+        roomy = np.flatnonzero(self.sizes < self.batch_size).tolist()
+        if (batch := next((b for b in free if self.sizes[b] < self.batch_size), None)) is not None:
+            self._move(row, batch)
+            return True
+        for batch in free:
+            for other in members[batch]:
+                theirs = self._texts(other)
+                target = next((b for b in roomy if b != batch and not any(self._counter(b)[t] for t in theirs)), None)
+                if target is not None:
+                    self._move(other, target)
+                    self._move(row, batch)
+                    return True
+        self._leave(row)
         return False
+
+    def _leave(self, row: int) -> None:
+        """A row that is given up leaves its batch."""
+        batch = int(self.place[row])
+        self._counter(batch).subtract(self._texts(row))
+        self.sizes[batch] -= 1
+        self.place[row] = -1

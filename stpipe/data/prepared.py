@@ -133,7 +133,7 @@ class PreparedSource:
         return total
 
     def labels(self) -> np.ndarray | None:
-        """(rows,) float64 scores or int64 classes, (rows, D) float32 vectors; for lists an object array of float64 arrays; None without label."""
+        """(rows,) float64 scores or int64 classes; (rows, D) float32 vectors; (rows,) arrays of float64 for lists; None without label."""
         labels = self._labels
         if labels is None or labels.offsets is None:
             return None if labels is None else labels.values

@@ -20,7 +20,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class RoleStats:
-    """The texts of one role. tokens: mean, percentiles and greatest length before the cut at max_length; truncated_share: of all its texts."""
+    """The texts of one role. tokens: mean, percentiles, greatest length before the cut; truncated_share: of all its texts."""
 
     texts: int
     distinct: int

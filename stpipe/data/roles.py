@@ -27,7 +27,7 @@ DOCUMENTED: tuple[Mapping[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class RoleMap:
-    """columns: role -> column, in canonical order, the label last; unused: other columns; how: `given`, `role names` or `documented names`."""
+    """columns: role -> column, in canonical order, the label last; unused: other columns; how: given, role names, documented names."""
 
     columns: Mapping[str, str]
     unused: tuple[str, ...]

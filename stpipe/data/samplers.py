@@ -16,8 +16,8 @@ from stpipe.data.no_duplicates import spread_duplicates
 
 Mixing = Literal["proportional", "round_robin", "weighted"]
 MIXING_HELP = (
-    "How several data sets take turns, one data set per batch. proportional: all batches of all data sets in random order. round_robin: in turn, until "
-    "the smallest is used up. weighted: by dataset.sources.NAME.weight."
+    "How several data sets take turns, one data set per batch. proportional: all batches of all data sets in random order. "
+    "round_robin: in turn, until the smallest is used up. weighted: by dataset.sources.NAME.weight."
 )
 
 
@@ -76,8 +76,8 @@ class RandomSampler:
 class NoDuplicatesSampler:
     """No text occurs in two rows of a batch, in whatever roles: in-batch negatives are then never the positive itself.
 
-    The number of batches is that of `random`. Rows that clash are swapped into other batches. A text that occurs in more rows than there are
-    batches cannot be placed: its surplus rows, chosen anew each epoch, sit that epoch out and their batches are smaller.
+    The number of batches is that of `random`. Rows that clash are swapped into other batches. A text that occurs in more rows
+    than there are batches cannot be placed: its surplus rows, chosen anew each epoch, sit that epoch out, and batches are smaller.
     """
 
     needs_label: ClassVar[bool] = False
@@ -93,8 +93,9 @@ class NoDuplicatesSampler:
 class GroupByLabelSampler:
     """Every label of a batch occurs at least twice in it, and every batch has at least two labels.
 
-    Batches hold at most batch_size rows (an even number of at least 4). Left out are only rows that cannot be grouped: a label's only row, and rows
-    of a label so frequent that no other label is left to stand beside it.
+    Batches hold at most batch_size rows (an even number of at least 4) and are about equally large. Left out are only rows that
+    cannot be grouped: a label's only row, rows of a label so frequent that no other label is left to stand beside it, and with
+    batches of 4 rows the odd row of a label.
     """
 
     needs_label: ClassVar[bool] = True

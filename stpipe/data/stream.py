@@ -26,11 +26,11 @@ class Sampler(Protocol):
 class BatchStream(Dataset):
     """Batches of this process. `len(stream)` batches make an epoch; `stream[i]` is batch i of the run, i from 0 without end.
 
-    A batch comes from one data set, the same one on all processes. Its rows are dealt out in contiguous, equally large slices (they differ by at most
-    one row in a last batch that is not full). A last batch with fewer rows than processes is left out.
+    A batch comes from one data set, the same one on all processes. Its rows are dealt out in contiguous, equally large slices
+    (they differ by at most one row in a batch that is not full). A last batch with fewer rows than processes is left out.
 
-    A data set of which an epoch takes fewer or more batches than one pass makes (round_robin, weighted) goes on where the epoch before stopped, so all
-    its rows are used before any is used again.
+    A data set of which an epoch takes fewer or more batches than one pass makes (round_robin, weighted) goes on where the epoch
+    before stopped, so all its rows are used before any is used again.
 
     Args:
         sources: data sets by name.
@@ -124,7 +124,7 @@ class BatchStream(Dataset):
         """Global batches of the `number`-th pass over one data set; the newest passes are kept."""
         key = (name, number)
         if key not in self._passes:
-            for old in [k for k in self._passes if k[0] == name and k[1] < number - 1 or k[0] == name and k[1] > number]:
+            for old in [k for k in self._passes if k[0] == name and not number - 1 <= k[1] <= number]:
                 del self._passes[old]
             self._passes[key] = self._make_pass(name, number)
         return self._passes[key]
@@ -137,12 +137,12 @@ class BatchStream(Dataset):
             batches = batches[:-1]
         if not batches:
             raise DataError(
-                f"data set '{name}' has {len(source)} rows: no batch of {size} rows ({self.batch_sizes[name]} on each of {self.world_size} processes). "
-                "Use a smaller batch_size, or more rows."
+                f"data set '{name}' has {len(source)} rows: no batch of {size} rows ({self.batch_sizes[name]} on each of "
+                f"{self.world_size} processes). Use a smaller batch_size, or more rows."
             )
         if min(b.size for b in batches) < self.world_size:
             raise DataError(
-                f"data set '{name}': a batch has fewer rows than there are processes ({self.world_size}), because one text or label fills most rows. "
-                "Use sampler=random."
+                f"data set '{name}': a batch has fewer rows than there are processes ({self.world_size}), because one text or label "
+                "fills most rows. Use sampler=random."
             )
         return batches

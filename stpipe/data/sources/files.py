@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import gzip
 import io
@@ -18,6 +19,7 @@ from stpipe.config.errors import DataError
 from stpipe.data.table import RawTable, Span, bad_value, shown
 
 MAX_FIELD_CHARS = 2**31 - 1
+ARROW_ERRORS = (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError, OverflowError)
 
 
 def suffix_of(path: Path) -> str:
@@ -106,18 +108,22 @@ def _from_rows(path: Path, rows: list[dict[str, Any]], lines: np.ndarray | None)
 
 
 def _column(values: list[Any], name: str, place: Callable[[int], str]) -> pa.Array:
-    """One column; the first value whose type is not that of the ones before is an error that shows its place."""
+    """One column; the first value that does not go with those before it is an error that shows its place."""
     try:
-        array = pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        kinds = {}
-        for i, value in enumerate(values):
-            if value is not None:
-                kinds.setdefault("number" if type(value) in (int, float) else type(value).__name__, i)
-            if len(kinds) > 1:
-                raise bad_value(place(i), name, value, f"a {next(iter(kinds))} as in the rows before") from None
-        raise DataError(f"{place(0)}, column '{name}': the values, such as {shown(values[0])}, do not make one column.") from None
-    return array
+        return pa.array(values)
+    except ARROW_ERRORS:
+        row = bisect.bisect(range(len(values)), False, key=lambda last: not _is_column(values[: last + 1]))
+        before = pa.array(values[:row]).type
+        expected = "valid Unicode" if pa.types.is_null(before) else f"{before} as in the rows before, in valid Unicode"
+        raise bad_value(place(row), name, values[row], expected) from None
+
+
+def _is_column(values: list[Any]) -> bool:
+    try:
+        pa.array(values)
+    except ARROW_ERRORS:
+        return False
+    return True
 
 
 def _read_delimited(path: Path, delimiter: str) -> RawTable:

