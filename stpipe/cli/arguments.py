@@ -40,7 +40,9 @@ def parser(verb: str, *, dry_run: bool = False) -> argparse.ArgumentParser:
     flags.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     flags.add_argument("--resolve", action="store_true")
     flags.add_argument("--package", "-p", metavar="PACKAGE")
-    flags.add_argument("--info", "-i", nargs="?", const="all", choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"))
+    flags.add_argument(
+        "--info", "-i", nargs="?", const="all", choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+    )
     flags.add_argument("--hydra-help", action="store_true")
     if dry_run:
         flags.add_argument("--dry-run", action="store_true")

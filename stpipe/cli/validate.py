@@ -41,13 +41,23 @@ def report(loaded: Loaded, *, as_json: bool) -> int:
     from stpipe.config.load import redact
 
     if as_json:
-        result = {"valid": True, "recipe": loaded.recipe, "config": redact(loaded), "warnings": loaded.warnings, "metrics": list(loaded.metrics)}
+        result = {
+            "valid": True,
+            "recipe": loaded.recipe,
+            "config": redact(loaded),
+            "warnings": loaded.warnings,
+            "metrics": list(loaded.metrics),
+        }
         print(json.dumps(result, indent=2))
         return 0
     lines = summary(loaded)
     width = max(len(key) for key, _ in lines) + 2
     for key, text in lines:
-        print(textwrap.fill(text, 120, initial_indent=f"{key:<{width}}", subsequent_indent=" " * width, break_long_words=False, break_on_hyphens=False))
+        print(
+            textwrap.fill(
+                text, 120, initial_indent=f"{key:<{width}}", subsequent_indent=" " * width, break_long_words=False, break_on_hyphens=False
+            )
+        )
     for warning in loaded.warnings:
         print(f"warning: {warning}")
     print("valid")
@@ -77,7 +87,12 @@ def summary(loaded: Loaded) -> list[tuple[str, str]]:
     lines += [(group, text(group, values[group])) for group in ("sampler", "strategy", "optimizer", "scheduler", "backend")]
     lines += [(f"evaluator {name}", text("evaluator", inner)) for name, inner in values["evaluator"].items()]
     length = f"{trainer['max_steps']} steps" if trainer["max_steps"] else f"{trainer['num_epochs']:g} epoch(s)"
-    lines.append(("trainer", f"{length}, batch {trainer['batch_size']} x {trainer['accumulation_steps']}, {trainer['precision']} on {trainer['device']}"))
+    lines.append(
+        (
+            "trainer",
+            f"{length}, batch {trainer['batch_size']} x {trainer['accumulation_steps']}, {trainer['precision']} on {trainer['device']}",
+        )
+    )
     if trainer["best_metric"]:
         lines.append(("best by", trainer["best_metric"]))
     lines.append(("metrics", ", ".join(loaded.metrics) or "none"))

@@ -16,7 +16,7 @@ from stpipe.config.sections import RootConfig
 T = TypeVar("T")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
@@ -29,8 +29,8 @@ def construct(cls: type[T], values: Mapping[str, Any]) -> T:
     Values that are no longer plain (already built) are passed through. Absent keys keep the dataclass default.
     """
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    hints = _hints(cls)
-    made = {key: _convert(hints[key], value, fields[key].metadata.get("component")) for key, value in values.items() if key != "name" or key in fields}
+    hints = _hints(cls)  # type: ignore[arg-type]  # mypy does not see that classes are hashable
+    made = {k: _convert(hints[k], v, fields[k].metadata.get("component")) for k, v in values.items() if k != "name" or k in fields}
     return cls(**made)
 
 
@@ -58,7 +58,9 @@ def _convert(hint: Any, value: Any, group: str | None) -> Any:
             return construct(hint, value)
         return build_component(group, value) if group else dict(value)
     if isinstance(value, (list, tuple)):
-        inner = [_convert(args[min(i, len(args) - 1)] if args and args[-1] is not Ellipsis else (args or (Any,))[0], v, group) for i, v in enumerate(value)]
+        fixed = origin is tuple and args and args[-1] is not Ellipsis
+        hints = args if fixed else [args[0] if args else Any] * len(value)
+        inner = [_convert(h, v, group) for h, v in zip(hints, value, strict=True)]
         return inner if origin is list or hint is list else tuple(inner)
     return value
 

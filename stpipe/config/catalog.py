@@ -16,13 +16,19 @@ RECIPE = "recipe"
 def groups(schema: Schema, *, config_dir: str | None = None) -> list[str]:
     """All config groups, recipes first."""
     folders = [Path(config_dir)] if config_dir else []
-    found = {p.name for folder in (configs_dir(), *folders) if folder.is_dir() for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "_"))}
+    found = {
+        p.name
+        for folder in (configs_dir(), *folders)
+        if folder.is_dir()
+        for p in folder.iterdir()
+        if p.is_dir() and not p.name.startswith((".", "_"))
+    }
     return [RECIPE, *sorted((found | set(option_groups(schema))) - {RECIPE})]
 
 
 def catalog(schema: Schema, group: str, *, config_dir: str | None = None) -> dict[str, str]:
     """Option -> one line. A file wins over a component of the same name, the user's over stpipe's."""
-    found = {name: line for name, line in _components(schema, group)}
+    found = dict(_components(schema, group))
     own = [Path(config_dir) / group] if config_dir else []
     shipped = recipes_dir() if group == RECIPE else configs_dir() / group
     for folder in (shipped, *own):

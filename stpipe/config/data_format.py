@@ -28,9 +28,9 @@ def sources(dataset: Any) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
 
 def known_format(section: Mapping[str, Any]) -> str | None:
     """The format that `format`, the address of the docstring pairs, or the roles tell; None when only the data can."""
-    if section.get("format") in FORMATS:
-        return str(section["format"])
-    train = section.get("train")
+    given, train = section.get("format"), section.get("train")
+    if isinstance(given, str) and given in FORMATS:
+        return given
     if isinstance(train, str) and train.startswith(STANDARD_LIBRARY):
         return parse_qs(urlsplit(train).query).get("format", ["pair"])[0]
     columns = section.get("columns")

@@ -35,7 +35,9 @@ def known_roles(rules: Rules) -> None:
             for role in section[key]:
                 if not is_role(role) and role not in extra:
                     known = (*ROLES, *extra)
-                    rules.problem((*path, key, role), f"unknown role. {did_you_mean(role, known)}Roles: {', '.join(known)} (and negative_2, ...)")
+                    rules.problem(
+                        (*path, key, role), f"unknown role. {did_you_mean(role, known)}Roles: {', '.join(known)} (and negative_2, ...)"
+                    )
     if rules.values["dataset"]["sources"]:
         for key in ("columns", "joins"):
             _roles_of_top(rules, key)
@@ -54,7 +56,9 @@ def roles_and_format(rules: Rules) -> None:
         if not all(is_role(r) for r in columns):
             continue
         if fmt and columns and not roles_fit(fmt, columns):
-            rules.problem((*path, "columns"), f"format {fmt} has the roles {_roles(fmt)}, but the columns are declared for {', '.join(columns)}")
+            rules.problem(
+                (*path, "columns"), f"format {fmt} has the roles {_roles(fmt)}, but the columns are declared for {', '.join(columns)}"
+            )
         present = set(columns) or set(FORMATS[fmt].roles if fmt else ())
         if not present:
             continue

@@ -138,7 +138,9 @@ class Decoder:
         names = [d["x-name"] for d in members(self.schema, group)]
         if not isinstance(value, dict):
             example = value if isinstance(value, str) and component(self.schema, group, value) else next(iter(names), "...")
-            self._problem(path, f"expected a mapping that names a {group}, like {{name: {example}}}; found {self.origins.shown(path, value)}")
+            self._problem(
+                path, f"expected a mapping that names a {group}, like {{name: {example}}}; found {self.origins.shown(path, value)}"
+            )
             return value
         if "name" not in value:
             near = nearest("name", [k for k in value if len(k) in (3, 4, 5)])
@@ -193,7 +195,7 @@ class Decoder:
         owner = f" of {what}" if what and what != "the configuration" else ""
         guess = nearest(key, known)
         places = [] if guess and close(key, guess) else elsewhere(self.schema, key)
-        hint = f"Did you mean '{places[0]}'? " if places and path[:-1] + (key,) != tuple(places[0].split(".")) else ""
+        hint = f"Did you mean '{places[0]}'? " if places and (*path[:-1], key) != tuple(places[0].split(".")) else ""
         hint = hint or (f"Did you mean '{guess}'? " if guess else "")
         self._problem(path, f"unknown key{owner}. {hint}Keys: {', '.join(known) or 'none'}")
 

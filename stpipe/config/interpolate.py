@@ -60,7 +60,8 @@ def _from_environment(written: Mapping[Path, str]) -> set[Path]:
         more = {
             path
             for path, text in written.items()
-            if path not in tainted and any(name == ref or name.startswith((ref + ".", ref + "[")) for ref in REFERENCE.findall(text) for name in names)
+            if path not in tainted
+            and any(name == ref or name.startswith((ref + ".", ref + "[")) for ref in REFERENCE.findall(text) for name in names)
         }
         if not more:
             return tainted

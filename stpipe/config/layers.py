@@ -30,7 +30,7 @@ class Tree:
     def set(self, path: Path, value: Any, place: str) -> None:
         """One override."""
         inside = {path[-1]: value}
-        self.merge(inside, {p: place for p in _all_paths(inside)}, path[:-1])
+        self.merge(inside, dict.fromkeys(_all_paths(inside), place), path[:-1])
 
     def delete(self, path: Path) -> bool:
         """Remove a key; False when nothing had set it."""
@@ -43,7 +43,7 @@ class Tree:
 
     def _ensure(self, path: Path, place: str) -> None:
         """Make the mappings that lead to a path (but not what stands there)."""
-        node: Any = self.values
+        node: dict[Any, Any] = self.values
         for i, part in enumerate(path[:-1]):
             inner = node.get(part)
             if not isinstance(inner, dict):
@@ -65,7 +65,7 @@ class Tree:
             return
         if not path:
             return
-        parent = at(self.values, path[:-1]) if path[:-1] else self.values
+        parent: Any = at(self.values, path[:-1]) if path[:-1] else self.values
         self.origins.drop(path)
         parent[path[-1]] = _copy(new)
         for known, place in places.items():
@@ -78,7 +78,9 @@ class Tree:
             return
         for key in [k for k in old if k != "name"]:
             gone = (*path, key)
-            self.warnings.append(f"{dotted(gone)} ({self.origins.where(gone)}) does not apply to {group} '{name}' ({place}) and was dropped")
+            self.warnings.append(
+                f"{dotted(gone)} ({self.origins.where(gone)}) does not apply to {group} '{name}' ({place}) and was dropped"
+            )
             self.delete(gone)
 
     def _same(self, group: str, a: Any, b: Any) -> bool:

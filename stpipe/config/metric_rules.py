@@ -22,8 +22,8 @@ def evaluators(rules: Rules) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     def walk(path: Path, values: Mapping[str, Any]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         yield path, values
         facts = rules.component("evaluator", values["name"]).get("x-metrics") or {}
-        field = facts.get("children")
-        for name, inner in (values.get(field) or {}).items() if field else ():
+        field: str = facts.get("children") or ""
+        for name, inner in (values.get(field) or {}).items():
             yield from walk((*path, field, name), inner)
 
     for name, values in rules.values["evaluator"].items():
@@ -68,12 +68,18 @@ def evaluator_and_model(rules: Rules) -> None:
     for path, values in evaluators(rules):
         kinds = rules.component("evaluator", values["name"]).get("x-kinds")
         if kinds and model.get("x-kind") not in kinds:
-            rules.problem((*path, "name"), f"evaluator '{values['name']}' is for {', '.join(kinds)} models, not for model '{rules.values['model']['name']}'")
+            rules.problem(
+                (*path, "name"),
+                f"evaluator '{values['name']}' is for {', '.join(kinds)} models, not for model '{rules.values['model']['name']}'",
+            )
         for key in ("similarities", "main_similarity", "similarity"):
             given = values.get(key)
             for name in given if isinstance(given, list) else [given]:
                 if name is not None and name not in model.get("x-similarities", [name]):
-                    rules.problem((*path, key), f"'{name}' is no similarity of model '{rules.values['model']['name']}' ({', '.join(model['x-similarities'])})")
+                    rules.problem(
+                        (*path, key),
+                        f"'{name}' is no similarity of model '{rules.values['model']['name']}' ({', '.join(model['x-similarities'])})",
+                    )
 
 
 def metric_sets(rules: Rules) -> dict[str, MetricSet]:
@@ -87,7 +93,9 @@ def metric_sets(rules: Rules) -> dict[str, MetricSet]:
             for problem in error.problems:
                 rules.problem(("evaluator", name), problem.message)
         except (KeyError, TypeError):
-            rules.warn(f"evaluator '{name}' ({values['name']}) does not say what it reports, so trainer.best_metric cannot be checked for it")
+            rules.warn(
+                f"evaluator '{name}' ({values['name']}) does not say what it reports, so trainer.best_metric cannot be checked for it"
+            )
     return found
 
 
@@ -107,7 +115,10 @@ def metric_names(rules: Rules) -> None:
     elif best in better and better[best] is None:
         rules.problem(key, f"'{best}' is neither better high nor low. Use {', '.join(primary(sets))}")
     elif best not in better and len(sets) == len(rules.values["evaluator"]):
-        rules.problem(key, f"unknown metric '{best}'. {did_you_mean(best, better)}Primary: {', '.join(primary(sets))}. All: {', '.join(rules.finding.metrics)}")
+        rules.problem(
+            key,
+            f"unknown metric '{best}'. {did_you_mean(best, better)}Primary: {', '.join(primary(sets))}. All: {', '.join(rules.finding.metrics)}",
+        )
 
 
 def primary(sets: Mapping[str, MetricSet]) -> list[str]:

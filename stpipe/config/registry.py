@@ -13,7 +13,7 @@ the top-level key `imports`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from stpipe.config.errors import ConfigError
 from stpipe.config.suggest import nearest as nearest
@@ -46,7 +46,7 @@ class Registry:
                 if holder is not None and holder.__qualname__ != cls.__qualname__:
                     raise ConfigError(f"{self.group} '{key}' is already registered by {holder.__module__}.{holder.__qualname__}")
             self._classes[name] = cls
-            self._aliases.update({alias: name for alias in aliases})
+            self._aliases.update(dict.fromkeys(aliases, name))
             return cls
 
         return add
@@ -88,6 +88,5 @@ BACKENDS = Registry("backend", facts=("devices",))
 CALLBACKS = Registry("callback")
 
 REGISTRIES: dict[str, Registry] = {
-    r.group: r
-    for r in (MODELS, LOSSES, SAMPLERS, EVALUATORS, OPTIMIZERS, SCHEDULERS, STRATEGIES, BACKENDS, CALLBACKS)
+    r.group: r for r in (MODELS, LOSSES, SAMPLERS, EVALUATORS, OPTIMIZERS, SCHEDULERS, STRATEGIES, BACKENDS, CALLBACKS)
 }

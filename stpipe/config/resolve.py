@@ -59,7 +59,13 @@ def _give_name(values: dict[str, Any], key: str, name: str) -> None:
 
 def _like_name(key: str) -> bool:
     """A misspelt `name`: left alone, so that the decoder reports it."""
-    return len(key) in (3, 4, 5) and sorted(set(key) & set("name")) in (sorted("name"), sorted("nam"), sorted("ame"), sorted("nme"), sorted("nae"))
+    return len(key) in (3, 4, 5) and sorted(set(key) & set("name")) in (
+        sorted("name"),
+        sorted("nam"),
+        sorted("ame"),
+        sorted("nme"),
+        sorted("nae"),
+    )
 
 
 def _cached(name: Any) -> bool:
@@ -140,7 +146,9 @@ def _embed(dataset: dict[str, Any], origins: Origins) -> tuple[list[Problem], li
             continue
         if isinstance(section, dict) and not str(section["train"]).startswith(STANDARD_LIBRARY):
             if section["train"] is not None:
-                warnings.append(f"data set '{name}': docstring pairs as {fmt} stand in for {origins.shown((*path, 'train'), section['train'])}")
+                warnings.append(
+                    f"data set '{name}': docstring pairs as {fmt} stand in for {origins.shown((*path, 'train'), section['train'])}"
+                )
             section.update({k: {} if k in ("columns", "joins") else None for k in REPLACED}, train=embedded_address(fmt), format=fmt)
     return problems, warnings
 
@@ -166,7 +174,7 @@ def public(values: Mapping[str, Any], origins: Origins) -> dict[str, Any]:
     """A copy with what came from the environment as it was written."""
     shown = copy.deepcopy(dict(values))
     for path, text in origins.from_environment.items():
-        parent = at(shown, path[:-1])
-        if isinstance(parent, (dict, list)) and at(shown, path, None) is not None:
-            parent[path[-1]] = text  # type: ignore[call-overload]
+        parent: Any = at(shown, path[:-1])
+        if at(shown, path) is not None:
+            parent[path[-1]] = text
     return shown

@@ -56,7 +56,7 @@ def loss_and_format(rules: Rules) -> None:
             formats = facts.get("x-formats") or list(FORMATS)
             if fmt not in formats:
                 fitting = [d["x-name"] for d in members(rules.schema, "loss") if fmt in (d.get("x-formats") or [])]
-                key = dotted((*dict((n, p) for n, p, _ in sources(rules.values["dataset"]))[name], "format"))
+                key = dotted((*{n: p for n, p, _ in sources(rules.values["dataset"])}[name], "format"))
                 rules.problem(
                     (*path, "name"),
                     f"loss '{inner}' trains on {', '.join(formats)}, but data set '{name}' is {fmt} ({key} or its roles). "
@@ -68,7 +68,9 @@ def loss_is_known(rules: Rules) -> None:
     """A loss that only the data can decide is said to be open."""
     for name, _, section in sources(rules.values["dataset"]):
         if section["loss"] is None and rules.values["loss"] is None:
-            rules.warn(f"data set '{name}': the loss follows from the data's format, which only the data tells; set dataset.format or loss to fix it now")
+            rules.warn(
+                f"data set '{name}': the loss follows from the data's format, which only the data tells; set dataset.format or loss to fix it now"
+            )
 
 
 def loss_and_model(rules: Rules) -> None:
@@ -79,12 +81,20 @@ def loss_and_model(rules: Rules) -> None:
         for inner, facts in inner_facts(rules, loss):
             if facts.get("x-kinds") and model.get("x-kind") not in facts["x-kinds"]:
                 kinds = ", ".join(facts["x-kinds"])
-                rules.problem((*path, "name"), f"loss '{inner}' is for {kinds} models, but model.name is '{rules.values['model']['name']}' ({model.get('x-kind')})")
+                rules.problem(
+                    (*path, "name"),
+                    f"loss '{inner}' is for {kinds} models, but model.name is '{rules.values['model']['name']}' ({model.get('x-kind')})",
+                )
         used = loss.get("similarity")
         if used and used not in model.get("x-similarities", [used]):
-            rules.problem((*path, "similarity"), f"'{used}' is no similarity of model '{rules.values['model']['name']}' ({', '.join(model['x-similarities'])})")
+            rules.problem(
+                (*path, "similarity"),
+                f"'{used}' is no similarity of model '{rules.values['model']['name']}' ({', '.join(model['x-similarities'])})",
+            )
         elif used and stored and used != stored:
-            rules.warn(f"{dotted((*path, 'similarity'))} is {used}, but model.similarity is {stored}: the model is trained for one and used with the other")
+            rules.warn(
+                f"{dotted((*path, 'similarity'))} is {used}, but model.similarity is {stored}: the model is trained for one and used with the other"
+            )
 
 
 def loss_and_strategy(rules: Rules) -> None:
@@ -112,11 +122,15 @@ def in_batch_negatives(rules: Rules) -> None:
             continue
         size = section["batch_size"] or trainer["batch_size"]
         if size < SMALL_BATCH:
-            rules.warn(f"data set '{name}': {size} rows a batch are few for a loss with in-batch negatives; memory is no reason, strategy=recompute makes it small")
+            rules.warn(
+                f"data set '{name}': {size} rows a batch are few for a loss with in-batch negatives; memory is no reason, strategy=recompute makes it small"
+            )
         if trainer["accumulation_steps"] > 1:
             rules.warn("trainer.accumulation_steps adds no in-batch negatives; a larger trainer.batch_size with strategy=recompute does")
         if sampler["name"] == "random":
-            rules.warn("sampler 'random' can put the same text twice into a batch, where it is a false negative; sampler=no_duplicates cannot")
+            rules.warn(
+                "sampler 'random' can put the same text twice into a batch, where it is a false negative; sampler=no_duplicates cannot"
+            )
 
 
 def better_known_losses(rules: Rules) -> None:

@@ -61,9 +61,12 @@ class SourceSection:
     eval_rows: int = option(1000, ge=0, help="Rows of held-out data at most; split off by `split_seed` when `eval` is None.")
     split_seed: int = option(12, ge=0, help="Seed of the held-out split and of row caps; apart from trainer.seed so that seeds share data.")
     max_length: Mapping[str, int] = option(
-        help="Role -> longest text in tokens (special tokens included). Key `default` is for all other roles; absent: the model's limit.", factory=dict
+        help="Role -> longest text in tokens (special tokens included). Key `default` is for all other roles; absent: the model's limit.",
+        factory=dict,
     )
-    prompts: Mapping[str, str] = option(help="Role -> text put before each text of the role. Key `default` is for all other roles.", factory=dict)
+    prompts: Mapping[str, str] = option(
+        help="Role -> text put before each text of the role. Key `default` is for all other roles.", factory=dict
+    )
     loss: Any = option(None, component="loss", help="Loss of this data set; None is the top-level loss.")
     weight: float = option(1.0, gt=0, help="Share of batches under sampler.mixing=weighted, relative to the other data sets.")
     batch_size: int | None = option(None, ge=1, help="Batch size of this data set per process; None is trainer.batch_size.")
@@ -75,7 +78,9 @@ class CheckSection:
 
     empty: Literal["fail", "drop", "warn"] = option("fail", help="Texts that are None, empty or white space.")
     duplicate_rows: Literal["fail", "drop", "warn", "off"] = option("warn", help="Rows that occur more than once.")
-    overlap: Literal["fail", "drop", "warn", "off"] = option("warn", help="Training rows whose anchor or positive pair also occurs in the held-out data; drop removes them from training.")
+    overlap: Literal["fail", "drop", "warn", "off"] = option(
+        "warn", help="Training rows whose anchor or positive pair also occurs in the held-out data; drop removes them from training."
+    )
     truncated_share: float = option(0.5, ge=0, le=1, help="Warn when a larger share of a role's texts is cut at the maximum length.")
     label_min: float | None = option(None, help="Least score; None is 0 for losses on cosine scores, else unbounded.")
     label_max: float | None = option(None, help="Greatest score; None is 1 for losses on cosine scores, else unbounded.")
@@ -104,23 +109,37 @@ class TrainerSection:
     max_steps: int | None = option(None, ge=1, help="Optimiser steps; overrides num_epochs.")
     batch_size: int = option(32, ge=1, help="Rows per process and forward (with in-batch negatives: candidates per anchor).")
     eval_batch_size: int = option(64, ge=1, help="Texts per forward in evaluation.")
-    accumulation_steps: int = option(1, ge=1, help="Batches whose gradients make one optimiser step. Does not add in-batch negatives; batch_size does.")
+    accumulation_steps: int = option(
+        1, ge=1, help="Batches whose gradients make one optimiser step. Does not add in-batch negatives; batch_size does."
+    )
     seed: int = option(42, ge=0, help="Seed of order, dropout, and new parameters.")
-    precision: Literal["fp32", "bf16", "fp16"] = option("fp32", help="Autocast precision; weights and optimiser stay fp32. fp16 needs a GPU.")
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "fp32", help="Autocast precision; weights and optimiser stay fp32. fp16 needs a GPU."
+    )
     device: Literal["auto", "cpu", "cuda", "mps", "npu"] = option("auto", help="auto takes the first accelerator found.")
     max_grad_norm: float | None = option(1.0, gt=0, help="Clip the norm of all gradients; None does not clip.")
     log_steps: int = option(10, ge=1, help="Optimiser steps between records in metrics.jsonl.")
-    eval_steps: float | None = option(None, gt=0, help="Optimiser steps between evaluations; below 1 a share of all steps; None evaluates at the end only.")
-    save_steps: float | None = option(None, gt=0, help="Optimiser steps between checkpoints, below 1 a share of all steps; None is eval_steps, or a fifth of all steps.")
+    eval_steps: float | None = option(
+        None, gt=0, help="Optimiser steps between evaluations; below 1 a share of all steps; None evaluates at the end only."
+    )
+    save_steps: float | None = option(
+        None, gt=0, help="Optimiser steps between checkpoints, below 1 a share of all steps; None is eval_steps, or a fifth of all steps."
+    )
     save_total_limit: int = option(2, ge=1, help="Checkpoints to keep; the newest and the best are never deleted.")
-    best_metric: str | None = option(None, help="Metric that picks the model to keep, as EVALUATOR_METRIC (see `stpipe validate`); None keeps the last.")
+    best_metric: str | None = option(
+        None, help="Metric that picks the model to keep, as EVALUATOR_METRIC (see `stpipe validate`); None keeps the last."
+    )
     early_stopping_patience: int | None = option(None, ge=1, help="Stop after so many evaluations without a better best_metric.")
     resume: str = option("never", help="never, auto (newest complete checkpoint in run.dir), or the path of a checkpoint.")
-    ema_decay: float | None = option(None, gt=0, lt=1, help="Keep an exponential moving average of the weights and save that; None does not.")
+    ema_decay: float | None = option(
+        None, gt=0, lt=1, help="Keep an exponential moving average of the weights and save that; None does not."
+    )
     gradient_checkpointing: bool = option(False, help="Recompute activations inside the backbone: less memory, about a third slower.")
     num_workers: int = option(1, ge=0, help="Worker processes that collate batches; 0 collates in the main process.")
     drop_last: bool = option(False, help="Drop a last batch that is not full.")
-    probe_first_step: bool = option(True, help="Run the longest batch once before training, so that out-of-memory shows in the first minute.")
+    probe_first_step: bool = option(
+        True, help="Run the longest batch once before training, so that out-of-memory shows in the first minute."
+    )
     evaluate_before: bool = option(True, help="Evaluate the untrained model too, for the before/after table.")
     progress: Literal["auto", "bar", "line", "off"] = option("auto", help="auto: a live bar on a terminal, a line now and then elsewhere.")
     compile: bool = option(False, help="torch.compile the backbone. Worth it on a GPU with long runs only.")
@@ -143,7 +162,9 @@ class RootConfig:
     model: Any = option(component="model", help="Architecture and start weights.")
     loss: Any = option(None, component="loss", help="Objective; None is the default of the data's format and the model.")
     dataset: DatasetSection = option(help="Data.", factory=DatasetSection)
-    sampler: Any = option(None, component="sampler", help="Which rows make a batch; None is no_duplicates for losses with in-batch negatives, else random.")
+    sampler: Any = option(
+        None, component="sampler", help="Which rows make a batch; None is no_duplicates for losses with in-batch negatives, else random."
+    )
     evaluator: Mapping[str, Any] = option(help="Evaluators by name; the name starts their metrics.", factory=dict, component="evaluator")
     optimizer: Any = option(None, component="optimizer", help="Optimiser; None is adamw.")
     scheduler: Any = option(None, component="scheduler", help="Learning-rate schedule; None is linear with 10 % warm-up.")
@@ -154,4 +175,6 @@ class RootConfig:
     run: RunSection = option(help="Identity and place.", factory=RunSection)
     card: CardSection = option(help="Model card.", factory=CardSection)
     imports: tuple[str, ...] = option(help="Modules to import first, so that their components can be chosen by name.", factory=tuple)
-    offline: bool = option(False, help="Never ask a hub: sets HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE and HF_DATASETS_OFFLINE before anything is imported.")
+    offline: bool = option(
+        False, help="Never ask a hub: sets HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE and HF_DATASETS_OFFLINE before anything is imported."
+    )

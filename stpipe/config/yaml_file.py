@@ -111,4 +111,3 @@ def write_yaml(values: dict[str, Any], *, header: str = "") -> str:
     """Text of a YAML file that `read_yaml` reads back to the same values."""
     text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=120)
     return "".join(f"# {line}\n" for line in header.splitlines()) + text
-

@@ -132,7 +132,9 @@ def test_deleting_a_key_of_the_recipe():
 
 
 def test_own_folder_comes_first_and_holds_recipes(own):
-    folder = own("recipe/mine.yaml", "# @package _global_\ndefaults: [override /model: tiny, override /dataset: docstrings]\ntrainer: {seed: 5}\n")
+    folder = own(
+        "recipe/mine.yaml", "# @package _global_\ndefaults: [override /model: tiny, override /dataset: docstrings]\ntrainer: {seed: 5}\n"
+    )
     own("model/tiny.yaml", "defaults: [dense]\nname_or_path: ./nowhere\n")
     own("loss/mnrl.yaml", "name: mnrl\nscale: 7\n")
     composed = compose(["+recipe=mine", "loss=mnrl"], config_dir=folder)
@@ -165,7 +167,9 @@ def test_missing_config_folder_and_primary_config():
 
 def test_environment_values_are_used_and_never_shown(monkeypatch):
     monkeypatch.setenv("STPIPE_TEST_SECRET", "hunter2")
-    loaded = load_config([*BASE, "card.license=${oc.env:STPIPE_TEST_SECRET}", "card.model_name=model-${card.license}", "run.tags=[a,'${card.license}']"])
+    loaded = load_config(
+        [*BASE, "card.license=${oc.env:STPIPE_TEST_SECRET}", "card.model_name=model-${card.license}", "run.tags=[a,'${card.license}']"]
+    )
     assert loaded.values["card"]["license"] == "hunter2"
     assert loaded.values["card"]["model_name"] == "model-hunter2"
     assert "hunter2" not in str(redact(loaded))
@@ -185,7 +189,9 @@ def test_saved_configuration_repeats_the_run(tmp_path, monkeypatch):
     assert again.values["card"]["license"] == "hunter2"
     assert again.values["run"]["name"] == first.values["run"]["name"] + "-repeat"
     assert {k: v for k, v in again.values.items() if k != "run"} == {k: v for k, v in first.values.items() if k != "run"}
-    changed = load_config(["trainer.seed=7", "evaluator=none", "trainer.best_metric=null", "run.name=other", "run.dir=there"], from_dir=str(tmp_path))
+    changed = load_config(
+        ["trainer.seed=7", "evaluator=none", "trainer.best_metric=null", "run.name=other", "run.dir=there"], from_dir=str(tmp_path)
+    )
     assert changed.values["trainer"]["seed"] == 7
     assert changed.values["evaluator"] == {}
     assert changed.values["run"] == {**first.values["run"], "name": "other", "dir": "there"}

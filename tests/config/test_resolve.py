@@ -27,13 +27,25 @@ def test_loss_and_sampler_follow_the_format(fmt, loss, sampler):
 
 
 def test_format_from_roles_and_address():
-    assert values("dataset.format=null", "dataset.train=x.jsonl", "dataset.columns={anchor: a, positive: b, negative_1: c}")["loss"]["name"] == "mnrl"
+    assert (
+        values("dataset.format=null", "dataset.train=x.jsonl", "dataset.columns={anchor: a, positive: b, negative_1: c}")["loss"]["name"]
+        == "mnrl"
+    )
     assert values("dataset.format=null", "dataset.train='stdlib://docstrings?format=pair-score'")["loss"]["name"] == "cosent"
     assert values("dataset.format=null", "dataset.train=x.jsonl")["loss"] is None
 
 
 def test_components_are_named_when_only_their_keys_are_set():
-    found = load_config(["model.name_or_path=x", "dataset.train=stdlib://docstrings", "optimizer.lr=1e-3", "sampler.mixing=weighted", "loss.scale=5", "strategy.token_budget=64"]).values
+    found = load_config(
+        [
+            "model.name_or_path=x",
+            "dataset.train=stdlib://docstrings",
+            "optimizer.lr=1e-3",
+            "sampler.mixing=weighted",
+            "loss.scale=5",
+            "strategy.token_budget=64",
+        ]
+    ).values
     assert found["model"]["name"] == "dense"
     assert found["optimizer"] == {**found["optimizer"], "name": "adamw", "lr": 1e-3}
     assert found["sampler"] == {**found["sampler"], "name": "no_duplicates", "mixing": "weighted"}
@@ -60,7 +72,9 @@ def test_the_same_configuration_has_the_same_name():
 
 
 def test_top_keys_are_defaults_of_the_sources():
-    sources = values("dataset=null", "dataset.max_rows=5", "dataset.sources={a: {train: x}, b: {train: y, max_rows: 7}}")["dataset"]["sources"]
+    sources = values("dataset=null", "dataset.max_rows=5", "dataset.sources={a: {train: x}, b: {train: y, max_rows: 7}}")["dataset"][
+        "sources"
+    ]
     assert (sources["a"]["max_rows"], sources["b"]["max_rows"]) == (5, 7)
     assert sources["a"]["train"] == "x"
 
@@ -80,8 +94,17 @@ def test_offline_profile_swaps_each_source_in_its_format():
 def test_secrets_are_redacted_by_key():
     assert [k for k in ("hub_token", "token", "api_key", "password", "wandb_api_key") if not is_secret(k)] == []
     assert [k for k in ("token_budget", "max_tokens", "key", "tokenizer", "monkey") if is_secret(k)] == []
-    assert redact_secrets({"a": [{"token": "x"}], "token": None, "api_key": "${oc.env:K}"}) == {"a": [{"token": REDACTED}], "token": None, "api_key": "${oc.env:K}"}
-    assert redact_command(["train", "tracker.api_key=x", "+a.token=y", "trainer.seed=1"]) == ["train", f"tracker.api_key={REDACTED}", f"+a.token={REDACTED}", "trainer.seed=1"]
+    assert redact_secrets({"a": [{"token": "x"}], "token": None, "api_key": "${oc.env:K}"}) == {
+        "a": [{"token": REDACTED}],
+        "token": None,
+        "api_key": "${oc.env:K}",
+    }
+    assert redact_command(["train", "tracker.api_key=x", "+a.token=y", "trainer.seed=1"]) == [
+        "train",
+        f"tracker.api_key={REDACTED}",
+        f"+a.token={REDACTED}",
+        "trainer.seed=1",
+    ]
 
 
 def test_redacted_values_are_otherwise_the_values():

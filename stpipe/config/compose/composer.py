@@ -85,14 +85,14 @@ def compose(
         if from_dir is not None and "recipe" in chosen:
             raise ConfigError(Problem("recipe", "a saved configuration is whole already; leave the recipe out", chosen["recipe"]))
         tree = Tree(schema)
-        _lay(tree, base[0], base[1], "--from", chosen)
+        _lay(tree, base[0], base[1], "the saved run", chosen)
         for default in defaults.defaults:
             if default.config_path and not default.config_path.startswith("hydra/"):
                 containing = defaults.overrides.override_metadata.get(default.override_key or "")
                 chooser = (containing.containing_config_path if containing else None) or default.parent
                 _lay_file(tree, loader, default, chooser, chosen)
     problems = apply_overrides(tree, [o for o in defaults.config_overrides if not o.is_hydra_override()])
-    choices = {k: v for k, v in defaults.overrides.known_choices.items() if not k.startswith("hydra/")}
+    choices: dict[str, Any] = {k: v for k, v in defaults.overrides.known_choices.items() if not k.startswith("hydra/")}
     choices.update({o.key_or_group: o.value() for o in parsed if o.key_or_group in APPENDED})
     problems += resolve_interpolations(tree.values, schema, tree.origins)
     repeats = base[0].get("run", {}) if from_dir is not None else None
@@ -148,24 +148,34 @@ def _peek(overrides: Sequence[str], saved: dict[str, Any], config_dir: str | Non
 
 def _lay_file(tree: Tree, loader: ConfigLoaderImpl, default: Any, chooser: str | None, chosen: dict[str, str]) -> None:
     """One entry of the defaults list: a file, or a component that has none."""
-    config_path, package = default.config_path, tuple((default.package or "").split(".")) if default.package else ()
+    config_path: str = default.config_path
+    package: Path = tuple(default.package.split(".")) if default.package else ()
     result = loader.repository.load_config(config_path) if config_path != ROOT_OPTION else None
     if result is None:
         return
     if result.provider == "options":
         group, _, name = config_path.rpartition("/")
-        values = option_values(tree.schema, group, name, defaults=False)
         place = chosen.get(group) or (place_of_choice(loader, chooser, group, name) if chooser else "")
+        values = option_values(tree.schema, group, name, defaults=False) or {}
         tree.merge(values, _one_place(values, place), package)
         return
-    file = file_of(result, config_path)
-    values, places = read_yaml(file) if file else (OmegaConf.to_container(result.config), {(): config_path})
+    values, places = _content(result, config_path)
     values.pop("defaults", None)
     if not package:
         values.pop("hydra", None)
         _lay(tree, values, places, "the recipe" if config_path.startswith("recipe/") else "", chosen)
     elif values:
-        tree.merge(values, {(): places.get((), display(file) if file else config_path), **places}, package)
+        tree.merge(values, places, package)
+
+
+def _content(result: Any, config_path: str) -> tuple[dict[str, Any], dict[Path, str]]:
+    """Values and places of a config; one that Hydra found elsewhere than in a file (`pkg://`) has its name for a place."""
+    file = file_of(result, config_path)
+    if file is not None:
+        values, places = read_yaml(file)
+        return values, {(): display(file), **places}
+    plain: Any = OmegaConf.to_container(result.config)
+    return plain, {(): config_path}
 
 
 def _lay(tree: Tree, values: dict[str, Any], places: dict[Path, str], replaced: str, chosen: dict[str, str]) -> None:

@@ -48,7 +48,9 @@ def _missing(loader: ConfigLoaderImpl, error: MissingConfigException, appended: 
     group, _, name = missing.rpartition("/")
     if not group:
         return Problem("", f"there is no primary config '{name}' (--config-name). Known: {', '.join(all_options(loader, ''))}")
-    return Problem(group, unknown_name(f"{group} option", name, all_options(loader, group)), _place(loader, str(error), group, name, appended))
+    return Problem(
+        group, unknown_name(f"{group} option", name, all_options(loader, group)), _place(loader, str(error), group, name, appended)
+    )
 
 
 def _other(loader: ConfigLoaderImpl, error: Exception, appended: Sequence[str]) -> Problem:

@@ -18,7 +18,13 @@ from stpipe.config.origins import Path, at, dotted
 from stpipe.config.suggest import did_you_mean, unknown_name
 
 APPENDED = ("recipe", "profile")
-HYDRA_SETTINGS = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra.job.chdir=false", "hydra/job_logging=none", "hydra/hydra_logging=none")
+HYDRA_SETTINGS = (
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra.job.chdir=false",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+)
 
 
 def normalise(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Override]:
@@ -49,7 +55,9 @@ def normalise(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Overri
                 override = parser.parse_override(f"~{group}" if value is None and not override.is_sweep_override() else text.lstrip("+"))
             parsed.append(override)
         else:
-            parsed.append(override if override.is_delete() or override.is_hydra_override() else parser.parse_override("++" + text.lstrip("+")))
+            parsed.append(
+                override if override.is_delete() or override.is_hydra_override() else parser.parse_override("++" + text.lstrip("+"))
+            )
     if len(appended.get("recipe", [])) > 1:
         problems.append(Problem("recipe", f"one recipe is a whole run; found {', '.join(appended['recipe'])}", "+recipe"))
     if problems:
@@ -89,7 +97,9 @@ def written(override: Override) -> str:
 
 def refuse_sweeps(overrides: Sequence[Override]) -> None:
     """Several values for one key make several jobs, which only --multirun runs."""
-    message = "several values. Add --multirun (-m) for a job each, write a list as KEY=[a,b], or quote text that holds a comma: KEY='\"a,b\"'"
+    message = (
+        "several values. Add --multirun (-m) for a job each, write a list as KEY=[a,b], or quote text that holds a comma: KEY='\"a,b\"'"
+    )
     sweeps = [o for o in overrides if o.is_sweep_override() and not o.is_hydra_override()]
     if sweeps:
         raise ConfigError([Problem(o.key_or_group, message, written(o)) for o in sweeps])

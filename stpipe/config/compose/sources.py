@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -55,7 +55,7 @@ class RecipeSource(FileConfigSource):
 class OptionSource(ConfigSource):
     """The registered components as options of their groups; `path` is a key of `schemas`."""
 
-    schemas: dict[str, Schema] = {}
+    schemas: ClassVar[dict[str, Schema]] = {}
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider=provider, path=path)
@@ -72,7 +72,9 @@ class OptionSource(ConfigSource):
         values = self._values(config_path.removesuffix(".yaml"))
         if values is None:
             raise ConfigLoadError(f"no component '{config_path}'")
-        return ConfigResult(config=OmegaConf.create(values), path=f"options://{self.path}", provider=self.provider, header={"package": None})
+        return ConfigResult(
+            config=OmegaConf.create(values), path=f"options://{self.path}", provider=self.provider, header={"package": None}
+        )
 
     def _values(self, config_path: str) -> dict[str, Any] | None:
         if config_path == ROOT_OPTION:

@@ -1,0 +1,93 @@
+"""Commands that answer at once: no torch, and a time limit. Times are CPU time, so that a busy machine does not fail them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "datasets", "accelerate", "sentence_transformers", "sklearn", "pandas", "scipy")
+PROBE = """
+import io, json, resource, sys
+from contextlib import redirect_stderr, redirect_stdout
+code = None
+with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+    {statement}
+used = resource.getrusage(resource.RUSAGE_SELF)
+heavy = [m for m in {heavy} if m in sys.modules]
+print(json.dumps(dict(code=code, heavy=heavy, seconds=used.ru_utime + used.ru_stime, out=out.getvalue(), err=err.getvalue())))
+"""
+
+
+def probe(statement):
+    code = PROBE.format(statement=statement, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def command(*arguments):
+    return probe(f"from stpipe.cli.main import main; code = main({list(arguments)!r})")
+
+
+def test_import_of_the_package():
+    found = probe("import stpipe")
+    assert found["heavy"] == []
+    assert found["seconds"] < 0.3
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["validate", "--help"], ["evaluate", "--help"], ["list", "--help"], ["--version"]]
+)
+def test_help(arguments):
+    found = command(*arguments)
+    assert (found["code"], found["heavy"]) == (0, [])
+    assert found["out"]
+    assert found["seconds"] < 0.3
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "loss", "--json"], ["-sc", "install=bash"]])
+def test_listing(arguments):
+    found = command(*arguments)
+    assert (found["code"], found["heavy"]) == (0, [])
+    assert found["seconds"] < 1
+
+
+def test_validate_of_a_recipe():
+    found = command("validate", "+recipe=multi_dataset", "+profile=offline", "+profile=smoke")
+    assert (found["code"], found["heavy"]) == (0, []), found["err"]
+    assert found["out"].strip().endswith("valid")
+    assert found["seconds"] < 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["validate", "+recipe=mnrl_all_nil"], "Did you mean 'mnrl_all_nli'?"),
+        (["validate", "+recipe=mnrl_all_nli", "loss=mnlr"], "Did you mean 'mnrl'?"),
+        (["train", "+recipe=mnrl_all_nli", "trainer.batchsize=8"], "Did you mean 'batch_size'?"),
+        (["train", "+recipe=mnrl_all_nli", "trainer.batch_size=eight"], "trainer.batch_size: expected an integer"),
+        (["prepare", "+recipe=mnrl_all_nli", "~model.name_or_path"], "model.name_or_path: required key is missing"),
+        (["train", "+recipe=cosent_stsb", "loss=mnrl"], "'mnrl' trains on pair"),
+        (["evaluate"], "MODEL is missing"),
+        (["trian"], "Did you mean 'train'?"),
+    ],
+)
+def test_mistakes_are_refused_at_once(arguments, message):
+    found = command(*arguments)
+    assert found["code"] == 2
+    assert message in found["err"]
+    assert "Traceback" not in found["err"]
+    assert found["heavy"] == []
+    assert found["seconds"] < 2
+
+
+def test_completion_of_keys():
+    found = probe(
+        "import os; os.environ.update(COMP_LINE='stpipe train loss=mnrl trainer.pre', COMP_POINT='35');"
+        "from stpipe.cli.main import main; code = main(['-sc', 'query=bash'])"
+    )
+    assert (found["code"], found["heavy"], found["out"]) == (0, [], "trainer.precision=\n")
+    assert found["seconds"] < 0.3
