@@ -46,7 +46,7 @@ def prepare(
     default_max_length: int | None = None,
     model_prompts: Mapping[str, str] | None = None,
     offline: bool = False,
-    label_range: tuple[float | None, float | None] = (None, None),
+    label_ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
     special_tokens: bool = True,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PreparedData:
@@ -59,7 +59,7 @@ def prepare(
         default_max_length: the model's limit in tokens, for roles that `dataset.max_length` does not name.
         model_prompts: the model's prompts by name; used for roles that `dataset.prompts` does not name.
         offline: ask no hub.
-        label_range: scores that the loss can reach; `dataset.checks.label_min` and `label_max` come first.
+        label_ranges: data set -> labels that its loss can make sense of; `dataset.checks.label_min` and `label_max` come first.
         special_tokens: whether the model wants special tokens.
         progress: called with (what, done, total).
     """
@@ -71,7 +71,7 @@ def prepare(
     scans: dict[str, dict[str, SplitScan]] = {}
     for name, source in data_sets(section).items():
         path = "dataset" if not section.sources else f"dataset.sources.{name}"
-        sides = _sides(section, source, path=path, offline=offline, label_range=label_range)
+        sides = _sides(section, source, path=path, offline=offline, label_range=(label_ranges or {}).get(name, (None, None)))
         scans[name] = {}
         for split, side in sides.items():
             encodings = _encodings(side.loaded, source, default_max_length, model_prompts or {})

@@ -47,6 +47,9 @@ class BestRule:
     greater_is_better: bool
 
     def better(self, value: float, best: float | None) -> bool:
+        """Whether `value` beats `best` (None: nothing yet). A value that is not a number (undefined metric) never does."""
+        if not math.isfinite(value):
+            return False
         return best is None or (value > best if self.greater_is_better else value < best)
 
 

@@ -11,12 +11,13 @@ from rich.console import Console
 from stpipe.config.sections import RootConfig, SourceSection
 from stpipe.core.rows import Rows
 from stpipe.data.prepare import PreparedData, prepare
-from stpipe.data.stream import BatchStream
+from stpipe.data.stream import BatchStream, Sampler
 from stpipe.engine.train_module import TrainModule
 from stpipe.evaluation.base import Evaluator
 from stpipe.losses.base import Loss
 from stpipe.models.sentence_transformer import SentenceTransformer
 from stpipe.pipeline.console import Reporter
+from stpipe.pipeline.objective import label_ranges, losses_of, sampler_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Parts:
     model: SentenceTransformer
     data: PreparedData
     losses: Mapping[str, Loss]
+    sampler: Sampler
 
     @property
     def evaluators(self) -> Mapping[str, Evaluator]:
@@ -40,6 +42,14 @@ class Parts:
         """Configuration of one data set."""
         return source_of(self.root, name)
 
+    def examples(self, count: int = 3) -> dict[str, list[dict[str, str]]]:
+        """The first rows of each data set by role, for a card whose author allows that."""
+        found = {}
+        for name, source in self.data.train.items():
+            columns = source.rows().columns
+            found[name] = [{role: str(columns[role][i]) for role in columns} for i in range(min(count, len(source)))]
+        return found
+
     def module(self) -> TrainModule:
         """Encoder and objectives as one module."""
         return TrainModule(self.model.encoder, self.losses, self.root.strategy)
@@ -48,7 +58,7 @@ class Parts:
         """Training batches of one process."""
         return BatchStream(
             self.data.train,
-            sampler=self.root.sampler,
+            sampler=self.sampler,
             batch_size={name: self.source(name).batch_size or self.root.trainer.batch_size for name in self.data.train},
             weights={name: self.source(name).weight for name in self.data.train},
             seed=self.root.trainer.seed,
@@ -71,6 +81,7 @@ def load_data(root: RootConfig, model: SentenceTransformer, out: Console) -> Pre
         default_max_length=model.max_seq_length,
         model_prompts=model.prompts,
         offline=root.offline,
+        label_ranges=label_ranges(root),
         progress=Reporter(out),
     )
 
@@ -82,5 +93,5 @@ def assemble(root: RootConfig, out: Console) -> Parts:
     data = load_data(root, model, out)
     if model.encoder.layout_reason is None:
         model.encoder.choose_layout()
-    losses = {name: source_of(root, name).loss or root.loss for name in data.train}
-    return Parts(root, model, data, losses)
+    losses = losses_of(root, data.train)
+    return Parts(root, model, data, losses, sampler_of(root, losses, data.train))

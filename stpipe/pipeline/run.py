@@ -15,6 +15,7 @@ from stpipe.engine.checkpoint import Checkpoint
 from stpipe.pipeline.assemble import Parts
 from stpipe.pipeline.run_dir import Claim, RunDirectory
 from stpipe.pipeline.status import Status
+from stpipe.reports.report import write_report
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Run:
 
 
 def guarded(run: Run, stages: Callable[[Run], None]) -> int:
-    """Run the stages and leave a status that tells the truth about how they ended; returns the exit code.
+    """Run the stages, leave a status that tells the truth about how they ended, and a report that shows it.
+
+    Returns the exit code.
 
     Raises:
         PartialError: a stage after the weights were saved failed.
@@ -51,18 +54,34 @@ def guarded(run: Run, stages: Callable[[Run], None]) -> int:
         stages(run)
     except KeyboardInterrupt:
         status.end("interrupted", 130, "interrupted by the user")
+        report_or_say(run)
         run.out.print(f"Interrupted at step {status.data['step']}. Continue with trainer.resume=auto.")
         return 130
     except Exception as error:
         failed = next((name for name, stage in status.data["stages"].items() if stage["state"] == "failed"), "start")
         text = f"{failed}: {type(error).__name__}: {error}"
-        if status.data["stages"].get("save", {}).get("state") != "finished":
-            status.end("failed", getattr(error, "exit_code", 1), text)
+        saved = status.data["stages"].get("save", {}).get("state") == "finished"
+        status.end("partial" if saved else "failed", PartialError.exit_code if saved else getattr(error, "exit_code", 1), text)
+        report_or_say(run)
+        if not saved:
             raise
-        status.end("partial", PartialError.exit_code, text)
         raise PartialError(
             f"the model is saved in {run.directory.model}, but stage '{failed}' failed: {error}\n"
             "Finish the run with the same command and trainer.resume=auto."
         ) from error
     status.end("finished", 0)
+    # The report comes last, because it shows how the run ended; when it fails, the run did not end well after all.
+    try:
+        write_report(run.directory.path)
+    except Exception as error:
+        status.end("partial", PartialError.exit_code, f"report: {type(error).__name__}: {error}")
+        raise PartialError(f"the model is saved in {run.directory.model}, but its report could not be written: {error}") from error
     return 0
+
+
+def report_or_say(run: Run) -> None:
+    """The report of a run that did not finish; its own failure must not hide why the run ended."""
+    try:
+        write_report(run.directory.path)
+    except Exception as error:
+        run.out.print(f"The report could not be written: {type(error).__name__}: {error}")

@@ -27,7 +27,6 @@ from stpipe.pipeline.resume import training_identity
 from stpipe.pipeline.run import Run
 from stpipe.pipeline.status import Status
 from stpipe.reports.atomic import write_text
-from stpipe.reports.report import write_report
 
 Results = Mapping[str, Evaluation]
 
@@ -61,8 +60,6 @@ def run_stages(run: Run, stream: BatchStream, length: RunLength, plan: Mapping[s
         evaluate_after(run, trainer, before)
     with run.status.stage("card"):
         write_card(run.directory.path, run.directory.model)
-    with run.status.stage("report"):
-        write_report(run.directory.path)
 
 
 def write_records_of(run: Run, plan: Mapping[str, Any]) -> None:
@@ -85,7 +82,8 @@ def write_records_of(run: Run, plan: Mapping[str, Any]) -> None:
     run.status.write(state="running", num_steps=plan["steps"], warnings=list(plan["warnings"]))
     write_text(path / "environment.json", json.dumps(environment(device=run.runtime.device, data=facts), indent=1) + "\n")
     write_text(path / "plan.json", json.dumps(plan, indent=1) + "\n")
-    write_text(path / "data.json", json.dumps(run.parts.data.scan.as_dict(), indent=1) + "\n")
+    examples = {"examples": run.parts.examples()} if run.parts.root.card.examples else {}
+    write_text(path / "data.json", json.dumps({**run.parts.data.scan.as_dict(), **examples}, indent=1) + "\n")
 
 
 def evaluate(run: Run) -> Results:

@@ -19,6 +19,7 @@ from stpipe.pipeline.run import Run, guarded
 from stpipe.pipeline.run_dir import RunDirectory, claim, start_fresh
 from stpipe.pipeline.stages import run_stages
 from stpipe.pipeline.status import Status
+from stpipe.reports.report import write_report
 
 
 def run_train(loaded: Loaded, *, dry_run: bool = False) -> int:
@@ -36,6 +37,8 @@ def run_train(loaded: Loaded, *, dry_run: bool = False) -> int:
     claimed = claim(directory, saved_values)
     if claimed.mode == "finished":
         out.print(f"{directory.path} already holds this run, finished.")
+        if not (directory.path / "report.html").exists():
+            write_report(directory.path)  # killed between the end of the run and its report
         report_places(out, directory)
         return 0
     root = to_root(loaded.values)

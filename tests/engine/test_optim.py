@@ -33,7 +33,10 @@ def test_patterns_match_names_and_class_paths_and_later_ones_win() -> None:
     net = model()
     groups = parameter_groups(
         net,
-        {"all_head": ParameterGroup(match=r"^head\.", lr=1e-3), "norm": ParameterGroup(match=r"Head\.LayerNorm", lr=5e-4, weight_decay=0.5)},
+        {
+            "all_head": ParameterGroup(match=r"^head\.", lr=1e-3),
+            "norm": ParameterGroup(match=r"Head\.LayerNorm", lr=5e-4, weight_decay=0.5),
+        },
         lr=1e-5,
         weight_decay=0.1,
     )
@@ -55,7 +58,9 @@ def test_freeze_takes_parameters_out() -> None:
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_examples() -> None:
-    with pytest.raises(ConfigError, match=r"optimizer\.groups\.static\.match.*matches no parameter.*head\.norm\.bias \(Head\.LayerNorm\.bias\)"):
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.groups\.static\.match.*matches no parameter.*head\.norm\.bias \(Head\.LayerNorm\.bias\)"
+    ):
         AdamW(groups={"static": ParameterGroup(match=r"SparseStaticEmbedding\.weight", lr=1e-3)}).build(model())
 
 

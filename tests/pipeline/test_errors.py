@@ -55,7 +55,7 @@ def no_model() -> tuple[str, ...]:
 def label_range() -> tuple[str, ...]:
     rows = [{**row, "label": 0.5} for row in GOOD]
     rows[7]["label"] = 4.5
-    return (f"dataset.train={jsonl('scored.jsonl', rows)}", "loss=cosent")
+    return (f"dataset.train={jsonl('scored.jsonl', rows)}", "loss=cosine_similarity")
 
 
 CASES = {

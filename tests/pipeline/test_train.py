@@ -28,8 +28,8 @@ def test_a_run_leaves_what_the_contract_names(stpipe: Command) -> None:
         "save",
         "evaluate",
         "card",
-        "report",
     ]
+    assert json.loads((run / "report.json").read_text())["schema_version"] == 1
     losses = [r["value"] for r in records(run) if r["name"] == "loss"]
     assert len(losses) == 4 and all(0 < v < 10 for v in losses)
     evaluated = {(r["split"], r["step"]) for r in records(run) if r["name"] == "dev_cosine_ndcg@10"}
