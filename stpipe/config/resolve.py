@@ -19,7 +19,7 @@ from typing import Any
 from stpipe.config.data_format import STANDARD_LIBRARY, embedded_address, known_format, sources
 from stpipe.config.defaults import DEFAULT_LOSSES
 from stpipe.config.errors import Problem
-from stpipe.config.origins import Origins, at
+from stpipe.config.origins import Origins, Path, at
 from stpipe.config.schema import Schema, component
 
 FIXED = {"model": "dense", "optimizer": "adamw", "scheduler": "linear", "backend": "single"}
@@ -79,26 +79,29 @@ def _loss_of(values: Mapping[str, Any], section: Mapping[str, Any]) -> Any:
 
 def _sampler(schema: Schema, losses: list[Any]) -> str:
     """In-batch negatives must not be duplicates of the positive; losses over classes need two texts of a class."""
-    facts = [component(schema, "loss", innermost) or {} for loss in losses for innermost in inner_names(schema, loss)]
+    facts = [component(schema, "loss", name) or {} for loss in losses for _, name in inner_losses(schema, loss)]
     if any(f.get("x-coupling") == "anchor" for f in facts):
         return "no_duplicates"
     return "group_by_label" if facts and all(f.get("x-formats") == ["labelled-text"] for f in facts) else "random"
 
 
-def inner_names(schema: Schema, loss: Any) -> list[str]:
-    """Names of the losses inside wrappers, or of the loss itself."""
+def inner_losses(schema: Schema, loss: Any) -> list[tuple[Path, str]]:
+    """(key path below the loss, name) of each loss inside wrappers, or of the loss itself."""
     if not isinstance(loss, Mapping) or not isinstance(loss.get("name"), str):
         return []
     wraps = (component(schema, "loss", loss["name"]) or {}).get("x-wraps") or []
-    if not wraps:
-        return [loss["name"]]
-    found = []
+    found: list[tuple[Path, str]] = [] if wraps else [((), loss["name"])]
     for field in wraps:
-        inner = loss.get(field)
-        parts = [inner] if isinstance(inner, Mapping) and "name" in inner else list(inner.values()) if isinstance(inner, Mapping) else []
-        for part in parts:
-            found += inner_names(schema, part.get("loss") if isinstance(part, Mapping) and "name" not in part else part)
+        for path, part in _parts(field, loss.get(field)):
+            found += [((*path, *inner), name) for inner, name in inner_losses(schema, part)]
     return found
+
+
+def _parts(field: str, value: Any) -> list[tuple[Path, Any]]:
+    """The losses in a field of a wrapper: one, or named terms that each hold one."""
+    if not isinstance(value, Mapping) or "name" in value:
+        return [((field,), value)]
+    return [((field, key, "loss"), term.get("loss")) for key, term in value.items() if isinstance(term, Mapping)]
 
 
 def settle(

@@ -8,6 +8,7 @@ metrics are in `metric_rules`, those about data in `data_rules`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from stpipe.config.data_format import known_format, sources
@@ -15,8 +16,8 @@ from stpipe.config.data_rules import DATA_RULES
 from stpipe.config.finding import Finding, Rules
 from stpipe.config.formats import FORMATS, LABEL
 from stpipe.config.metric_rules import METRIC_RULES
-from stpipe.config.origins import Path, dotted
-from stpipe.config.resolve import inner_names
+from stpipe.config.origins import Path, at, dotted
+from stpipe.config.resolve import inner_losses
 from stpipe.config.schema import Schema, members
 
 __all__ = ["Finding", "check"]
@@ -32,131 +33,128 @@ def check(values: Mapping[str, Any], schema: Schema, origins: Any) -> Finding:
     return rules.finding
 
 
-def losses(rules: Rules) -> Iterator[tuple[Path, Mapping[str, Any], str, Mapping[str, Any]]]:
-    """(key path of the loss, loss, name of the data set, its section) for each data set whose loss is known."""
-    for name, path, section in sources(rules.values["dataset"]):
-        if section["loss"] is not None:
-            yield (*path, "loss"), section["loss"], name, section
-        elif rules.values["loss"] is not None:
-            yield ("loss",), rules.values["loss"], name, section
+@dataclass(frozen=True)
+class UsedLoss:
+    """A loss as one data set is trained with it; a wrapper stands for the losses inside.
+
+    path: its key; values: its keys; facts: of its class; source: name of the data set; place: key of the data set;
+    section: the data set.
+    """
+
+    path: Path
+    values: Mapping[str, Any]
+    facts: Schema
+    source: str
+    place: Path
+    section: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.values["name"])
 
 
-def inner_facts(rules: Rules, loss: Mapping[str, Any]) -> list[tuple[str, Schema]]:
-    """(name, facts) of the losses inside wrappers, or of the loss itself."""
-    return [(name, rules.component("loss", name)) for name in inner_names(rules.schema, loss)]
+def losses(rules: Rules, *, wrappers: bool = False) -> Iterator[UsedLoss]:
+    """Each loss of each data set, as far as the configuration tells; with `wrappers` the outer ones in place of the inner."""
+    for source, place, section in sources(rules.values["dataset"]):
+        own = section["loss"] is not None
+        path, loss = ((*place, "loss"), section["loss"]) if own else (("loss",), rules.values["loss"])
+        if loss is None:
+            continue
+        parts = [((), loss["name"])] if wrappers else inner_losses(rules.schema, loss)
+        for inner, name in parts:
+            yield UsedLoss((*path, *inner), at(loss, inner), rules.component("loss", name), source, place, section)
 
 
 def loss_and_format(rules: Rules) -> None:
     """Loss against the format of each data set."""
-    for path, loss, name, section in losses(rules):
-        fmt = known_format(section)
-        if fmt is None:
-            continue
-        for inner, facts in inner_facts(rules, loss):
-            formats = facts.get("x-formats") or list(FORMATS)
-            if fmt not in formats:
-                fitting = [d["x-name"] for d in members(rules.schema, "loss") if fmt in (d.get("x-formats") or [])]
-                key = dotted((*{n: p for n, p, _ in sources(rules.values["dataset"])}[name], "format"))
-                rules.problem(
-                    (*path, "name"),
-                    f"loss '{inner}' trains on {', '.join(formats)}, but data set '{name}' is {fmt} ({key} or its roles). "
-                    f"Losses for {fmt}: {', '.join(fitting) or 'none'}",
-                )
+    for loss in losses(rules):
+        fmt = known_format(loss.section)
+        formats = loss.facts.get("x-formats") or list(FORMATS)
+        if fmt is not None and fmt not in formats:
+            fitting = [d["x-name"] for d in members(rules.schema, "loss") if fmt in (d.get("x-formats") or [])]
+            rules.problem(
+                (*loss.path, "name"),
+                f"loss '{loss.name}' trains on {', '.join(formats)}, but data set '{loss.source}' is {fmt} "
+                f"({dotted((*loss.place, 'format'))} or its roles). Losses for {fmt}: {', '.join(fitting) or 'none'}",
+            )
 
 
 def loss_is_known(rules: Rules) -> None:
     """A loss that only the data can decide is said to be open."""
     for name, _, section in sources(rules.values["dataset"]):
         if section["loss"] is None and rules.values["loss"] is None:
-            rules.warn(
-                f"data set '{name}': the loss follows from the data's format, which only the data tells; set dataset.format or loss to fix it now"
-            )
+            what = "the loss follows from the data's format, which only the data tells"
+            rules.warn(f"data set '{name}': {what}; set dataset.format or loss to fix it now")
 
 
 def loss_and_model(rules: Rules) -> None:
     """Loss against the kind of model, and its similarity against those the model's embeddings allow."""
-    model = rules.component("model", rules.values["model"]["name"])
-    stored = rules.values["model"].get("similarity")
-    for path, loss, _, _ in losses(rules):
-        for inner, facts in inner_facts(rules, loss):
-            if facts.get("x-kinds") and model.get("x-kind") not in facts["x-kinds"]:
-                kinds = ", ".join(facts["x-kinds"])
-                rules.problem(
-                    (*path, "name"),
-                    f"loss '{inner}' is for {kinds} models, but model.name is '{rules.values['model']['name']}' ({model.get('x-kind')})",
-                )
-        used = loss.get("similarity")
-        if used and used not in model.get("x-similarities", [used]):
-            rules.problem(
-                (*path, "similarity"),
-                f"'{used}' is no similarity of model '{rules.values['model']['name']}' ({', '.join(model['x-similarities'])})",
-            )
-        elif used and stored and used != stored:
-            rules.warn(
-                f"{dotted((*path, 'similarity'))} is {used}, but model.similarity is {stored}: the model is trained for one and used with the other"
-            )
+    model = rules.values["model"]
+    facts = rules.component("model", model["name"])
+    for loss in losses(rules):
+        kinds, used = loss.facts.get("x-kinds"), loss.values.get("similarity")
+        if kinds and facts.get("x-kind") not in kinds:
+            message = f"loss '{loss.name}' is for {', '.join(kinds)} models, but model.name is '{model['name']}' ({facts.get('x-kind')})"
+            rules.problem((*loss.path, "name"), message)
+        key = (*loss.path, "similarity")
+        if used and used not in facts.get("x-similarities", [used]):
+            rules.problem(key, f"'{used}' is no similarity of model '{model['name']}' ({', '.join(facts['x-similarities'])})")
+        elif used and model.get("similarity") not in (None, used):
+            rules.warn(f"{dotted(key)} is {used}, but model.similarity is {model['similarity']}: trained for one and used with the other")
 
 
 def loss_and_strategy(rules: Rules) -> None:
     """Coupling of the loss against those that the strategy can compute."""
     strategy = rules.values["strategy"]["name"]
     allowed = rules.component("strategy", strategy).get("x-couplings")
-    for path, loss, _, _ in losses(rules):
-        for inner, facts in inner_facts(rules, loss):
-            coupling = facts.get("x-coupling")
-            if allowed is not None and coupling not in (*allowed, None, "inherit"):
-                fitting = [d["x-name"] for d in members(rules.schema, "strategy") if coupling in d.get("x-couplings", [])]
-                rules.problem(
-                    ("strategy", "name"),
-                    f"'{strategy}' computes {'-, '.join(allowed)}-coupled losses only, but {dotted((*path, 'name'))} = '{inner}' is {coupling}-coupled. "
-                    f"Use strategy {' or '.join(fitting) or 'plain'}, or another loss",
-                )
+    for loss in losses(rules):
+        coupling = loss.facts.get("x-coupling")
+        if allowed is not None and coupling is not None and coupling not in allowed:
+            fitting = [d["x-name"] for d in members(rules.schema, "strategy") if coupling in d.get("x-couplings", [])]
+            rules.problem(
+                ("strategy", "name"),
+                f"'{strategy}' computes {'-, '.join(allowed)}-coupled losses only, but {dotted((*loss.path, 'name'))} = '{loss.name}' "
+                f"is {coupling}-coupled. Use strategy {' or '.join(fitting) or 'plain'}, or another loss",
+            )
 
 
 def in_batch_negatives(rules: Rules) -> None:
     """Good practice for losses whose negatives are the other rows of the batch."""
     trainer, sampler = rules.values["trainer"], rules.values["sampler"]
-    for _, loss, name, section in losses(rules):
-        facts = [f for _, f in inner_facts(rules, loss)]
-        if not any(f.get("x-coupling") == "anchor" for f in facts):
+    for loss in losses(rules):
+        if loss.facts.get("x-coupling") != "anchor":
             continue
-        size = section["batch_size"] or trainer["batch_size"]
+        size = loss.section["batch_size"] or trainer["batch_size"]
         if size < SMALL_BATCH:
-            rules.warn(
-                f"data set '{name}': {size} rows a batch are few for a loss with in-batch negatives; memory is no reason, strategy=recompute makes it small"
-            )
+            message = f"data set '{loss.source}': {size} rows a batch are few for a loss with in-batch negatives"
+            rules.warn(f"{message}; memory is no reason, strategy=recompute holds one micro-batch at a time")
         if trainer["accumulation_steps"] > 1:
             rules.warn("trainer.accumulation_steps adds no in-batch negatives; a larger trainer.batch_size with strategy=recompute does")
         if sampler["name"] == "random":
-            rules.warn(
-                "sampler 'random' can put the same text twice into a batch, where it is a false negative; sampler=no_duplicates cannot"
-            )
+            rules.warn("sampler 'random' can put a text twice into a batch, where it is a false negative; sampler=no_duplicates cannot")
 
 
 def better_known_losses(rules: Rules) -> None:
     """Losses that another one replaces with better results."""
-    for path, loss, _, _ in losses(rules):
-        for inner, _ in inner_facts(rules, loss):
-            if inner == "cosine_similarity":
-                rules.warn(f"{dotted(path)}: cosent usually gives better results than cosine_similarity on the same data")
+    for loss in losses(rules):
+        if loss.name == "cosine_similarity":
+            rules.warn(f"{dotted(loss.path)}: cosent usually gives better results than cosine_similarity on the same data")
 
 
 def prefixes(rules: Rules) -> None:
     """Dimensions of Matryoshka losses."""
-    for path, loss, _, _ in losses(rules):
-        dims = loss.get("dims")
-        if loss["name"] != "matryoshka" or not dims:
-            if loss["name"] == "matryoshka":
-                rules.problem((*path, "dims"), "must name at least one dimension")
+    heads = rules.values["model"].get("dense") or []
+    for loss in losses(rules, wrappers=True):
+        if loss.name != "matryoshka":
             continue
-        if len(set(dims)) < len(dims):
-            rules.problem((*path, "dims"), f"names a dimension twice: {dims}")
-        if loss.get("weights") is not None and len(loss["weights"]) != len(dims):
-            rules.problem((*path, "weights"), f"has {len(loss['weights'])} values for {len(dims)} dims")
-        heads = rules.values["model"].get("dense") or []
-        width = heads[-1]["out_features"] if heads else None
-        if width is not None and max(dims) > width:
-            rules.problem((*path, "dims"), f"{max(dims)} is more than the {width} dimensions that model.dense ends with")
+        dims, weights = loss.values["dims"], loss.values["weights"]
+        if not dims or len(set(dims)) < len(dims):
+            rules.problem((*loss.path, "dims"), f"must name at least one dimension and none twice; found {dims}")
+        if weights is not None and len(weights) != len(dims):
+            rules.problem((*loss.path, "weights"), f"has {len(weights)} values for {len(dims)} dims")
+        if dims and heads and max(dims) > heads[-1]["out_features"]:
+            message = f"{max(dims)} is more than the {heads[-1]['out_features']} dimensions that model.dense ends with"
+            rules.problem((*loss.path, "dims"), message)
 
 
 def precision_and_device(rules: Rules) -> None:

@@ -63,6 +63,7 @@ class SourceSection:
     max_length: Mapping[str, int] = option(
         help="Role -> longest text in tokens (special tokens included). Key `default` is for all other roles; absent: the model's limit.",
         factory=dict,
+        ge=1,
     )
     prompts: Mapping[str, str] = option(
         help="Role -> text put before each text of the role. Key `default` is for all other roles.", factory=dict

@@ -52,7 +52,7 @@ def test_wrong_shell(capsys):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_installed_in_a_real_bash(tmp_path):
     command = tmp_path / "stpipe"
-    command.write_text(f"#!/bin/sh\nexec {sys.executable} -m stpipe \"$@\"\n")
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m stpipe "$@"\n')
     command.chmod(0o755)
     script = """
 eval "$(stpipe -sc install=bash)"

@@ -62,7 +62,20 @@ def test_list(capsys):
     assert "A retrieval model on real text" in text
     assert main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {"recipe", "model", "loss", "dataset", "sampler", "evaluator", "optimizer", "scheduler", "strategy", "backend", "trainer", "profile"} <= set(found)
+    assert {
+        "recipe",
+        "model",
+        "loss",
+        "dataset",
+        "sampler",
+        "evaluator",
+        "optimizer",
+        "scheduler",
+        "strategy",
+        "backend",
+        "trainer",
+        "profile",
+    } <= set(found)
     assert all(line for options in found.values() for line in options.values())
     assert set(found["profile"]) == {"offline", "smoke"}
     assert main(["list", "los"]) == 2

@@ -25,7 +25,12 @@ def test_the_base_configurations_are_valid(overrides):
     ("overrides", "key", "parts"),
     [
         ([*PAIRS, "loss=cosent"], "loss.name", ["'cosent' trains on pair-score", "is pair", "dataset.format", "mnrl"]),
-        ([*PAIRS, "loss=matryoshka", "loss.dims=[8]", "loss.loss={name: cosent}"], "loss.name", ["'cosent'"]),
+        ([*PAIRS, "loss=matryoshka", "loss.dims=[8]", "loss.loss={name: cosent}"], "loss.loss.name", ["'cosent'"]),
+        (
+            [*PAIRS, "loss=sum", "loss.terms={a: {loss: {name: mnrl}}, b: {loss: {name: cosent}}}"],
+            "loss.terms.b.loss.name",
+            ["'cosent' trains"],
+        ),
         ([*TWO, "dataset.sources.b.loss={name: mnrl}"], "dataset.sources.b.loss.name", ["data set 'b' is pair-score"]),
         ([*TWO, "evaluator=retrieval"], "evaluator.dev.source", ["required with several data sets", "a, b"]),
         ([*TWO, "evaluator=retrieval", "evaluator.dev.source=c"], "evaluator.dev.source", ["unknown data set 'c'"]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
@@ -81,3 +82,14 @@ def test_every_key_is_documented():
     texts = [(name, p.get("description")) for o in objects for name, p in o.get("properties", {}).items()]
     assert len(texts) > 150
     assert not [name for name, text in texts if not text]
+
+
+def test_reference_is_current(repository):
+    path = repository / "scripts" / "make_reference.py"
+    spec = importlib.util.spec_from_file_location("make_reference", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.reference(load_schema())
+    assert (repository / "docs" / "reference.md").read_text(encoding="utf-8") == text, "run scripts/make_reference.py"
+    for part in ("| `trainer.best_metric` |", "### `loss=mnrl`", "`MultipleNegativesRankingLoss`", "### `dataset.checks`"):
+        assert part in text

@@ -103,7 +103,9 @@ def project(tmp_path):
 def validate(project, *arguments):
     """The command in the folder that holds the package: it need not be installed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    return subprocess.run([sys.executable, "-m", "stpipe", "validate", *arguments], cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-m", "stpipe", "validate", *arguments], cwd=project, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_own_loss_sampler_evaluator_and_callback(project):

@@ -75,8 +75,6 @@ def test_layer_imports_only_what_it_may(layer):
             place = f"{file.relative_to(PACKAGE.parent)}:{line} imports {module}"
             assert parts[0] not in NEVER, place
             for forbidden in MUST_NOT_IMPORT[layer]:
-                if forbidden == "hydra" and layer == "config":
-                    continue
                 assert module != forbidden and not module.startswith(f"{forbidden}."), f"{place}; {layer}/ must not"
             if parts[0] == "stpipe" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir():
                 assert "*" in allowed or parts[1] in allowed, f"{place}; {layer}/ may import {', '.join(sorted(allowed))}"

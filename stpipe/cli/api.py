@@ -1,0 +1,28 @@
+"""The command from Python: `stpipe.train(["+recipe=dense_quickstart", "+profile=offline"])`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def train(overrides: Sequence[str] = (), *, config_dir: str | None = None, from_dir: str | None = None, dry_run: bool = False) -> int:
+    """Run what `stpipe train` runs; returns its exit code when the run ended (0, 130), raises StpipeError otherwise.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: folder of your own config groups and recipes.
+        from_dir: run directory to repeat.
+        dry_run: stop after the plan.
+
+    Raises:
+        StpipeError: its `exit_code` is what the command would return.
+    """
+    from stpipe.config.load import load_config
+    from stpipe.config.offline import go_offline
+
+    loaded = load_config(list(overrides), config_dir=config_dir, from_dir=from_dir)
+    if loaded.values["offline"]:
+        go_offline()
+    from stpipe.pipeline.train import run_train
+
+    return run_train(loaded, dry_run=dry_run)
