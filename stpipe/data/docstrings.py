@@ -129,17 +129,20 @@ def source_without_docstring(node: Documented, lines: list[str]) -> str:
     if len(node.body) < 2 or node.end_lineno is None:
         return ""
     start = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-    removed: set[int] = set()
+    text = {n: lines[n - 1].rstrip() for n in range(start, node.end_lineno + 1)}
     for inner in ast.walk(node):
-        if isinstance(inner, Documented) and ast.get_docstring(inner, clean=False) is not None:
-            docstring = inner.body[0]
-            own = set(range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1))
-            shared = docstring.lineno == inner.lineno or (len(inner.body) > 1 and inner.body[1].lineno in own)
-            if inner is node and shared:
+        if not isinstance(inner, Documented) or ast.get_docstring(inner, clean=False) is None:
+            continue
+        docstring = inner.body[0]
+        own = range(docstring.lineno, (docstring.end_lineno or docstring.lineno) + 1)
+        if docstring.lineno == inner.lineno or (len(inner.body) > 1 and inner.body[1].lineno in own):
+            if inner is node:
                 return ""
-            removed |= set() if shared else own
-    kept = [lines[n - 1].rstrip() for n in range(start, node.end_lineno + 1) if n not in removed]
-    source = textwrap.dedent("\n".join(line for line in kept if line))
+            continue  # it shares a line with code
+        text.update(dict.fromkeys(own, ""))
+        if len(inner.body) == 1:
+            text[docstring.lineno] = " " * docstring.col_offset + "..."
+    source = textwrap.dedent("\n".join(line for line in text.values() if line))
     return source if len(source) >= MIN_SOURCE_CHARS else ""
 
 

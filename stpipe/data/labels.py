@@ -57,11 +57,10 @@ def label_kind(array: pa.ChunkedArray, *, has_documents: bool, text_numbers: boo
 
 def detect_format(roles: Sequence[str], array: pa.ChunkedArray | None, explicit: str | None, *, raw: RawTable, column: str = "") -> Format:
     """The format of the rows: as configured, else the only one that these roles and this label make."""
-    plain = [r for r in roles if r in {role for f in FORMATS.values() for role in f.roles}]
     kind = None if array is None else label_kind(array, has_documents="documents" in roles, text_numbers=raw.text_numbers)
     if explicit is not None:
         fmt = FORMATS[explicit]
-        if set(fmt.roles) != set(plain) or match_format(roles, fmt.label) is None or (fmt.label is not None and array is None):
+        if match_format(roles, fmt.label) is not fmt or (fmt.label is not None and array is None):
             found = ", ".join([*roles, *(["label"] if array is not None else [])])
             raise DataError(
                 f"{raw.origin}: dataset.format={explicit} needs {describe(fmt)}; found {found}. Correct dataset.columns or dataset.format."

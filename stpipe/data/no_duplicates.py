@@ -38,12 +38,14 @@ class SharedTexts:
         num_rows = len(source)
         ids = np.concatenate([source.text_ids(r) for r in source.roles])
         rows = np.concatenate([np.repeat(np.arange(num_rows), source.counts(r)) for r in source.roles])
-        order = np.lexsort((rows, ids)) if ids.size else np.zeros(0, np.int64)
+        order = np.argsort(ids)
+        often = _same_as_neighbour(ids[order])
+        ids, rows = ids[order][often], rows[order][often]
+        order = np.lexsort((rows, ids))
         ids, rows = ids[order], rows[order]
-        fresh = np.ones(ids.size, bool)
-        fresh[1:] = (ids[1:] != ids[:-1]) | (rows[1:] != rows[:-1])
+        fresh = np.append(True, (ids[1:] != ids[:-1]) | (rows[1:] != rows[:-1]))[: ids.size]
         ids, rows = ids[fresh], rows[fresh]
-        starts = np.flatnonzero(np.concatenate([np.ones(min(1, ids.size), bool), ids[1:] != ids[:-1]]))
+        starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])[: ids.size])
         sizes = np.diff(np.append(starts, ids.size))
         shared = np.repeat(sizes > 1, sizes)
         text = np.repeat(np.cumsum(sizes > 1) - 1, sizes)[shared]
@@ -53,6 +55,12 @@ class SharedTexts:
         self.text = text[by_row]
         self.frequency = sizes[sizes > 1]
         self.offsets = offsets_of(np.bincount(self.row, minlength=num_rows))
+
+
+def _same_as_neighbour(ids: np.ndarray) -> np.ndarray:
+    """(N,) bool: values of a sorted array that occur more than once."""
+    equal = np.append(False, ids[1:] == ids[:-1])[: ids.size]
+    return equal | np.append(equal[1:], False)[: ids.size]
 
 
 def spread_duplicates(source: TextSource, random: np.random.Generator, *, batch_size: int, drop_last: bool) -> list[np.ndarray]:
@@ -136,7 +144,9 @@ class _Repair:
     place (rows,): batch of each row, -1 on the bench; changed in place. shape: number of batches, rows of a full one.
     """
 
-    def __init__(self, shared: SharedTexts, place: np.ndarray, bench: np.ndarray, random: np.random.Generator, shape: tuple[int, int]) -> None:
+    def __init__(
+        self, shared: SharedTexts, place: np.ndarray, bench: np.ndarray, random: np.random.Generator, shape: tuple[int, int]
+    ) -> None:
         self.shared = shared
         self.place = place
         self.random = random

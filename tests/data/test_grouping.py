@@ -54,7 +54,9 @@ def test_a_dominant_label_is_spread_and_its_rest_left_out() -> None:
     batches = SAMPLER.batches(labelled(labels), batch_size=8, seed=0, epoch=0)
     assert len(batches) == 4
     used = np.concatenate(batches)
-    assert {1: 4, 2: 4}.items() <= dict(zip(*(a.tolist() for a in np.unique(np.array(labels)[used], return_counts=True)), strict=True)).items()
+    assert {1: 4, 2: 4}.items() <= dict(
+        zip(*(a.tolist() for a in np.unique(np.array(labels)[used], return_counts=True)), strict=True)
+    ).items()
 
 
 def test_epochs_differ_and_repeat() -> None:

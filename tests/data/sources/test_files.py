@@ -32,7 +32,9 @@ def test_json_files_give_the_rows(tmp_path: Path, name: str, suffix: str) -> Non
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize(("name", "delimiter"), [("rows.csv", ","), ("rows.tsv", "\t")])
 def test_delimited_files_give_text(tmp_path: Path, name: str, delimiter: str, suffix: str) -> None:
-    content = f'\ufeffanchor{delimiter}positive{delimiter}label\n"a, one"{delimiter}"line\nbreak"{delimiter}0.5\na two{delimiter}b{delimiter}1\n'
+    content = (
+        f'\ufeffanchor{delimiter}positive{delimiter}label\n"a, one"{delimiter}"line\nbreak"{delimiter}0.5\na two{delimiter}b{delimiter}1\n'
+    )
     raw = read_file(write(tmp_path / (name + suffix), content))
     assert raw.table.to_pylist() == [
         {"anchor": "a, one", "positive": "line\nbreak", "label": "0.5"},

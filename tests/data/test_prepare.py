@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stpipe.config.errors import ConfigError, DataError
+from stpipe.config.sections import CheckSection, SourceSection
+from stpipe.core.tokenize import tokenize
+from stpipe.data.prepare import PreparedData
+from tests.data.conftest import pairs, sentence
+
+Prepare = Callable[..., PreparedData]
+Write = Callable[..., str]
+
+
+def texts_of(prepared: Any, role: str, tokenizer: Any) -> list[str]:
+    tokens = prepared.batch(np.arange(len(prepared))).columns[role].tokens
+    return [tokenizer.decode(tokens.rows(torch.tensor([i])).ids, skip_special_tokens=True) for i in range(len(tokens))]
+
+
+def test_tokens_are_those_of_inference(run_prepare: Prepare, write_jsonl: Write, tokenizer: Any) -> None:
+    rows = pairs(30)
+    found = run_prepare(train=write_jsonl(rows), prompts={"anchor": "query: "}, max_length={"positive": 6}).train["default"]
+    batch = found.batch(np.array([7, 3, 3]))
+    assert batch.row.tolist() == [7, 3, 3] and batch.source == "default"
+    for role, prompt, limit in (("anchor", "query: ", 32), ("positive", "", 6)):
+        expected = tokenize(tokenizer, [rows[i][role] for i in (7, 3, 3)], prompt=prompt, max_length=limit)
+        tokens = batch.columns[role].tokens
+        assert tokens.ids.dtype == tokens.lengths.dtype == torch.int64
+        assert tokens.ids.tolist() == [t for text in expected for t in text]
+        assert tokens.lengths.tolist() == [len(t) for t in expected]
+    assert batch.columns["anchor"].tokens.prompt_lengths is not None
+    assert batch.columns["anchor"].tokens.prompt_lengths.tolist() == [3, 3, 3]  # [CLS] query :
+    assert batch.columns["positive"].tokens.prompt_lengths is None
+    assert max(batch.columns["positive"].tokens.lengths.tolist()) == 6
+    ids = batch.columns["anchor"].text_id.tolist()
+    assert ids[1] == ids[2] != ids[0]
+
+
+def test_equal_texts_have_equal_ids_across_roles_unless_prompts_differ(run_prepare: Prepare, write_jsonl: Write) -> None:
+    path = write_jsonl([{"anchor": "same", "positive": "same"}, {"anchor": "other", "positive": "more"}])
+    plain = run_prepare(train=path).train["default"]
+    assert plain.text_ids("anchor")[0] == plain.text_ids("positive")[0]
+    prompted = run_prepare(train=path, prompts={"anchor": "q: "}).train["default"]
+    assert prompted.text_ids("anchor")[0] != prompted.text_ids("positive")[0]
+
+
+def test_column_order_changes_nothing(run_prepare: Prepare, write_jsonl: Write) -> None:
+    rows = [{**r, "negative_1": sentence(900 + i), "id": i} for i, r in enumerate(pairs(20))]
+    first = run_prepare(train=write_jsonl(rows, "a.jsonl"), eval_rows=4)
+    second = run_prepare(train=write_jsonl([dict(reversed(list(r.items()))) for r in rows], "b.jsonl"), eval_rows=4)
+    for split in ("train", "eval"):
+        a, b = getattr(first, split)["default"], getattr(second, split)["default"]
+        assert a.fingerprint == b.fingerprint and a.folder == b.folder
+        for role in ("anchor", "positive", "negative_1"):
+            assert torch.equal(*(s.batch(np.arange(4)).columns[role].tokens.ids for s in (a, b)))
+    assert first.scan.sources["default"]["train"].unused_columns == ("id",)
+
+
+def test_the_fingerprint_is_of_the_content(run_prepare: Prepare, write_jsonl: Write) -> None:
+    rows = pairs(6)
+    fingerprint = run_prepare(train=write_jsonl(rows)).train["default"].fingerprint
+    same = run_prepare(train=write_jsonl(rows, "elsewhere/copy.jsonl"), max_length={"default": 9}, prompts={"default": "x: "})
+    assert same.train["default"].fingerprint == fingerprint
+    swapped = [rows[1], rows[0], *rows[2:]]
+    exchanged = [{"anchor": r["positive"], "positive": r["anchor"]} for r in rows]
+    moved = [{**rows[0], "anchor": rows[0]["anchor"] + rows[0]["positive"][:1], "positive": rows[0]["positive"][1:]}, *rows[1:]]
+    others = [run_prepare(train=write_jsonl(r)).train["default"].fingerprint for r in (swapped, exchanged, moved, rows[:-1])]
+    assert len({fingerprint, *others}) == 5
+
+
+FORMAT_ROWS: dict[str, dict[str, Any]] = {
+    "text": {"anchor": "a one"},
+    "text-vector": {"anchor": "a one", "label": [0.5, 1.0, 2.0]},
+    "pair-vector": {"anchor": "a one", "positive": "b", "label": [0.5, 1.0, 2.0]},
+    "labelled-text": {"anchor": "a one", "label": 3},
+    "pair": {"anchor": "a one", "positive": "b"},
+    "pair-score": {"anchor": "a one", "positive": "b", "label": 0.25},
+    "pair-class": {"anchor": "a one", "positive": "b", "label": "yes"},
+    "triplet": {"anchor": "a one", "positive": "b", "negative_1": "c"},
+    "n-tuple": {"anchor": "a one", "positive": "b", "negative_1": "c", "negative_2": "d", "negative_3": "e"},
+    "query-document": {"query": "a one", "document": "b", "label": 1},
+    "query-documents": {"query": "a one", "documents": ["b", "c two"], "label": [1.0, 0.5]},
+}
+
+
+@pytest.mark.parametrize("name", FORMAT_ROWS)
+def test_every_format(name: str, run_prepare: Prepare, write_jsonl: Write) -> None:
+    row = FORMAT_ROWS[name]
+    other = {
+        k: (["x y z", "b", "q"] if k == "documents" else [1.0, 0.0, 0.5]) if isinstance(v, list) and name.startswith("query") else v
+        for k, v in row.items()
+    }
+    other[next(iter(row))] = "another one"
+    source = run_prepare(train=write_jsonl([row, other])).train["default"]
+    assert source.format.name == name
+    assert source.roles == tuple(k for k in row if k != "label")
+    batch = source.batch(np.array([1, 0]))
+    assert set(batch.columns) == set(source.roles)
+    rows = source.rows()
+    assert len(rows) == len(source) == 2 and rows.format == name
+    assert {role: rows.columns[role][0] for role in source.roles} == {role: row[role] for role in source.roles}
+    targets = batch.targets
+    filled = {"score": targets.score, "class": targets.label, "scores": targets.scores, "vector": targets.vectors.get("*")}
+    wanted = source.format.label
+    assert [k for k, v in filled.items() if v is not None] == ([] if wanted is None else [wanted])
+    if wanted == "scores":
+        assert batch.columns["documents"].counts is not None and batch.columns["documents"].counts.tolist() == [3, 2]
+        assert targets.scores is not None and targets.scores.shape == (2, 3)
+        assert targets.scores[1, :2].tolist() == [1.0, 0.5] and bool(targets.scores[1, 2].isnan())
+        assert rows.labels is not None and rows.labels[0] == [1.0, 0.5]
+    elif wanted == "vector":
+        assert targets.vectors["*"].shape == (2, 3) and targets.vectors["*"].dtype == torch.float32
+    elif wanted is not None:
+        value = filled[wanted]
+        assert value is not None and value.shape == (2,)
+        assert rows.labels is not None and rows.labels[0] == (0 if name == "pair-class" else row["label"])
+
+
+def test_an_explicit_format_turns_integers_into_scores(run_prepare: Prepare, write_jsonl: Write) -> None:
+    path = write_jsonl([{"sentence1": f"a{i}", "sentence2": f"b{i}", "label": i} for i in range(3)])
+    assert run_prepare(train=path).train["default"].format.name == "pair-class"
+    source = run_prepare(train=path, format="pair-score").train["default"]
+    assert source.batch(np.arange(3)).targets.score is not None
+    pair = run_prepare(train=path, format="pair")
+    assert pair.train["default"].format.name == "pair"
+    assert pair.scan.sources["default"]["train"].unused_columns == ("label",)
+
+
+def test_labels_of_a_csv_are_read_as_numbers(run_prepare: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("score,sentence2,sentence1\n0.5,b,a\n1,d,c\n")
+    source = run_prepare(train=str(tmp_path / "a.csv")).train["default"]
+    assert source.format.name == "pair-score" and source.rows().labels == [0.5, 1.0]
+    assert source.rows().columns["anchor"][:] == ["a", "c"]
+
+
+def test_held_out_rows_are_split_off_by_anchor(run_prepare: Prepare, write_jsonl: Write) -> None:
+    rows = [{"query": f"question {i // 5}", "document": sentence(i), "label": i % 2} for i in range(200)]
+    found = run_prepare(train=write_jsonl(rows), eval_rows=40)
+    train, held_out = found.train["default"], found.eval["default"]
+    assert 30 <= len(held_out) <= 40 and len(train) + len(held_out) == 200
+    assert set(train.rows().columns["query"]).isdisjoint(held_out.rows().columns["query"])
+    again = run_prepare(train=write_jsonl(rows), eval_rows=40, max_rows=50)
+    assert again.eval["default"].fingerprint == held_out.fingerprint and len(again.train["default"]) == 50
+    other = run_prepare(train=write_jsonl(rows), eval_rows=40, split_seed=13)
+    assert other.eval["default"].fingerprint != held_out.fingerprint
+
+
+def test_held_out_rows_may_come_from_elsewhere(run_prepare: Prepare, tmp_path: Path, write_jsonl: Write) -> None:
+    write_jsonl(pairs(20), "data/train.jsonl")
+    write_jsonl(pairs(30)[20:], "data/dev.jsonl")
+    found = run_prepare(train=str(tmp_path / "data"), eval=str(tmp_path / "data"), eval_rows=6)
+    assert len(found.train["default"]) == 20 and len(found.eval["default"]) == 6
+    with pytest.raises(ConfigError, match=r"dataset.eval: .*no split 'validatoin'.*dataset.eval_split"):
+        run_prepare(train=str(tmp_path / "data"), eval=str(tmp_path / "data"), eval_split="validatoin", eval_rows=6)
+
+
+def test_held_out_classes_get_the_numbers_of_training(run_prepare: Prepare, write_jsonl: Write) -> None:
+    train = write_jsonl([{"text": sentence(i), "label": "xyz"[i % 3]} for i in range(9)])
+    held_out = write_jsonl([{"text": sentence(50 + i), "label": "zya"[i % 3]} for i in range(3)], "dev.jsonl")
+    found = run_prepare(train=train, eval=held_out, eval_rows=10)
+    labels = found.eval["default"].labels()
+    assert labels is not None and labels.tolist() == [2, 1, 3]
+    assert found.eval["default"].classes == ("x", "y", "z", "a")
+
+
+def test_overlap_is_found_and_can_be_dropped(run_prepare: Prepare, write_jsonl: Write) -> None:
+    rows = pairs(20)
+    turned = [{"anchor": rows[3]["positive"], "positive": rows[3]["anchor"]}, {"anchor": rows[5]["anchor"], "positive": "something new"}]
+    keys = {"train": write_jsonl(rows), "eval": write_jsonl([*turned, *pairs(22)[20:]], "dev.jsonl"), "eval_rows": 10}
+    warned = run_prepare(**keys)
+    finding = warned.scan.sources["default"]["train"].findings[0]
+    assert (finding.rule, finding.rows) == ("overlap", 2) and len(warned.train["default"]) == 20
+    assert "line 4" in finding.examples[0] and "line 6" in finding.examples[1]
+    assert "2 rows" in warned.scan.warnings[0]
+    assert len(run_prepare(**keys, checks=CheckSection(overlap="drop")).train["default"]) == 18
+    assert run_prepare(**keys, checks=CheckSection(overlap="off")).scan.warnings == []
+    with pytest.raises(DataError, match=r"2 rows \(10.0%\).*dataset.checks.overlap"):
+        run_prepare(**keys, checks=CheckSection(overlap="fail"))
+
+
+def test_several_data_sets_inherit_from_the_top(run_prepare: Prepare, write_jsonl: Write) -> None:
+    renamed = [{"q": r["anchor"], "a": r["positive"]} for r in pairs(12)]
+    found = run_prepare(
+        columns={"anchor": "q", "positive": "a"},
+        prompts={"anchor": "q: "},
+        max_length={"default": 9},
+        sources={
+            "one": SourceSection(train=write_jsonl(renamed), max_rows=5),
+            "two": SourceSection(
+                train=write_jsonl([{"s": f"x{i}", "t": f"y{i}", "v": 0.5} for i in range(7)], "two.jsonl"),
+                columns={"anchor": "s", "positive": "t", "label": "v"},
+                prompts={"positive": "p: "},
+            ),
+        },
+    )
+    assert {n: len(s) for n, s in found.train.items()} == {"one": 5, "two": 7}
+    assert found.train["two"].prompts == {"anchor": "q: ", "positive": "p: "}
+    assert found.train["two"].max_lengths == {"anchor": 9, "positive": 9}
+    assert found.train["two"].batch(np.arange(2)).source == "two"
+    with pytest.raises(ConfigError, match=r"dataset.sources.one.train: no data is named"):
+        run_prepare(sources={"one": SourceSection()})
+
+
+def test_prompts_of_the_model_are_used_for_retrieval_formats(run_prepare: Prepare, write_jsonl: Write) -> None:
+    prompts = {"query": "Q: ", "document": "D: "}
+    pair = run_prepare(train=write_jsonl(pairs(3)), model_prompts=prompts)
+    assert pair.train["default"].prompts == {"anchor": "Q: ", "positive": "D: "}
+    scored = run_prepare(train=write_jsonl([{**r, "label": 0.5} for r in pairs(3)]), model_prompts=prompts)
+    assert scored.train["default"].prompts == {"anchor": "", "positive": ""}
+    own = run_prepare(train=write_jsonl(pairs(3)), model_prompts=prompts, prompts={"default": ""})
+    assert own.train["default"].prompts == {"anchor": "", "positive": ""}
+
+
+@pytest.mark.parametrize(("key", "value"), [("prompts", {"ancor": "x"}), ("max_length", {"negative_1": 3})])
+def test_a_key_for_a_role_that_is_not_there_is_an_error(key: str, value: Any, run_prepare: Prepare, write_jsonl: Write) -> None:
+    with pytest.raises(ConfigError, match=f"dataset.{key}.*the data has no such role. Roles: default, anchor, positive"):
+        run_prepare(train=write_jsonl(pairs(3)), **{key: value})
+
+
+def test_nothing_is_left_behind_by_a_failure(run_prepare: Prepare, write_jsonl: Write, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        run_prepare(train=write_jsonl([{"anchor": "a", "positive": " "}]))
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+    with pytest.raises(DataError, match="found no rows"):
+        run_prepare(train=write_jsonl([]))
+    with pytest.raises(ConfigError, match="dataset.train: no data is named"):
+        run_prepare()
+
+
+def test_the_report_is_json(run_prepare: Prepare, write_jsonl: Write) -> None:
+    rows = [*pairs(10), pairs(1)[0]]
+    report = run_prepare(train=write_jsonl(rows), max_length={"positive": 4}).scan
+    found = json.loads(json.dumps(report.as_dict()))
+    train = found["sources"]["default"]["train"]
+    assert train["rows"] == train["rows_read"] == 11 and train["format"] == "pair"
+    assert train["roles"]["positive"]["truncated_share"] == 1.0 and train["roles"]["anchor"]["truncated_share"] == 0.0
+    assert train["roles"]["positive"]["tokens"]["max"] > 4 and train["roles"]["anchor"]["distinct"] == 10
+    assert train["groups"] == {"what": "rows per anchor", "groups": 10, "min": 1, "mean": 1.1, "max": 2}
+    assert {f["rule"] for f in train["findings"]} == {"duplicate_rows", "truncated_share"}
+    assert len(found["warnings"]) == 2
+    text = "\n".join(report.lines())
+    assert "11 rows of pair" in text and "1 row that repeat" in text
