@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from stpipe.data.load import Loaded
 from stpipe.data.prepared import PreparedSource
 from stpipe.data.report import Finding, RoleStats
 from stpipe.data.table import shown
-from stpipe.data.texts import TextRole
+from stpipe.data.texts import TextRole, missing_as_empty
 
 EXAMPLES = 5
 HASHED_AT_ONCE = 65536
@@ -39,7 +40,11 @@ def empty_texts(loaded: Loaded, action: str) -> tuple[Loaded, list[Finding]]:
         message = f"{_rows(bad)} without a label (column '{column}')"
         findings += _apply("empty", "fail" if action == "warn" else action, loaded, bad, message, {LABEL: column})
         keep &= ~bad
-    return (loaded if keep.all() or action == "warn" else loaded.take(np.flatnonzero(keep))), findings
+    if keep.all():
+        return loaded, findings
+    if action == "warn":
+        return replace(loaded, texts=missing_as_empty(loaded.texts)), findings
+    return loaded.take(np.flatnonzero(keep)), findings
 
 
 def duplicate_rows(loaded: Loaded, action: str) -> tuple[Loaded, list[Finding]]:

@@ -116,6 +116,15 @@ def joined(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
+def missing_as_empty(table: TextTable) -> TextTable:
+    """Missing texts become empty ones."""
+    place = pc.index(table.texts, pa.scalar("", pa.large_string())).as_py()
+    texts = table.texts if place >= 0 else pa.concat_arrays([table.texts, pa.array([""], pa.large_string())])
+    place = place if place >= 0 else len(texts) - 1
+    roles = {n: TextRole(np.where(r.index == MISSING, place, r.index), r.offsets) for n, r in table.roles.items()}
+    return compact(TextTable(texts, roles))
+
+
 def text_bytes(texts: pa.Array) -> tuple[np.ndarray, memoryview | bytes]:
     """(end of each text, all texts as UTF-8) of a large_string array; a view that depends on nothing but the content."""
     _, ends, data = texts.buffers()
