@@ -117,7 +117,7 @@ def test_multiple_negatives_ranking(negatives: int, options: dict[str, Any]) -> 
 def test_multiple_negatives_symmetric_ranking() -> None:
     x = values(roles(1))
     loss = L.MultipleNegativesRankingLoss(directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction")
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="deprecated"):
         peer = ST.MultipleNegativesSymmetricRankingLoss(Identity())  # type: ignore[arg-type]
     assert_same(ours(loss, x, Targets()), theirs(peer, x, None))
 

@@ -74,10 +74,10 @@ CASES = {
 def test_mistake(case: str, stpipe: Command, capsys: pytest.CaptureFixture[str]) -> None:
     make, code, words = CASES[case]
     overrides = make()
-    before = {p for p in Path().rglob("*")}
+    before = set(Path().rglob("*"))
     run_dir = () if any(o.startswith("run.dir") for o in overrides) else ("run.dir=out",)
     assert stpipe("train", *overrides, *run_dir, "trainer.max_steps=2") == code
     message = capsys.readouterr().err
     assert all(word in message for word in words), message
     assert "Traceback" not in message
-    assert {p for p in Path().rglob("*")} == before, "something was left behind"
+    assert set(Path().rglob("*")) == before, "something was left behind"

@@ -64,7 +64,12 @@ def test_two_interruptions_change_nothing(stpipe: Command, monkeypatch: pytest.M
 
 
 def test_best_model_and_patience_survive(stpipe: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    extra = ("+evaluator.dev.name=information_retrieval", "trainer.eval_steps=2", "trainer.best_metric=dev_cosine_mrr@10", "optimizer.lr=0.05")
+    extra = (
+        "+evaluator.dev.name=information_retrieval",
+        "trainer.eval_steps=2",
+        "trainer.best_metric=dev_cosine_mrr@10",
+        "optimizer.lr=0.05",
+    )
     assert stpipe("train", "run.dir=whole", *SHARED, *extra) == 0
     with monkeypatch.context() as patch:
         stop_after(patch, 7)
