@@ -89,10 +89,10 @@ def overlap(train: Loaded, held_out: Loaded, action: str) -> tuple[Loaded, list[
     if action == "off":
         return train, []
     first, second = _key_roles(train)
-    anchor, other = text_hashes(train, first), text_hashes(train, second) if second else None
-    bad = np.isin(anchor, text_hashes(held_out, first))
-    if other is not None:
-        bad |= np.isin(_pair(anchor, other), _pair(text_hashes(held_out, first), text_hashes(held_out, second)))
+    bad = np.isin(text_hashes(train, first), text_hashes(held_out, first))
+    if second is not None:
+        trained, held = (_pair(text_hashes(side, first), text_hashes(side, second)) for side in (train, held_out))
+        bad |= np.isin(trained, held)
     if not bad.any():
         return train, []
     message = f"{_rows(bad)} ({bad.mean():.1%}) whose {first} or pair also occurs in the held-out data"

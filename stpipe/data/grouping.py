@@ -92,10 +92,10 @@ def _assemble(pairs: np.ndarray, triples: np.ndarray, slots: int, num_batches: i
     batches: list[list[np.ndarray]] = [[] for _ in range(num_batches)]
     level = np.zeros(num_batches, np.int64)
     for start in range(0, len(triples), 2):
-        batch = start // 2 % num_batches
+        turn = start // 2 % num_batches
         couple = triples[start : start + 2]
-        batches[batch] += list(couple)
-        level[batch] += 3 if len(couple) == 2 else 2
+        batches[turn] += list(couple)
+        level[turn] += 3 if len(couple) == 2 else 2
     free = slots - level
     batch = np.repeat(np.arange(num_batches), free)
     height = np.arange(batch.size) - np.repeat(np.cumsum(free) - free, free) + np.repeat(level, free)

@@ -61,16 +61,16 @@ def detect_format(roles: Sequence[str], array: pa.ChunkedArray | None, explicit:
     if explicit is not None:
         fmt = FORMATS[explicit]
         if match_format(roles, fmt.label) is not fmt or (fmt.label is not None and array is None):
-            found = ", ".join([*roles, *(["label"] if array is not None else [])])
+            there = ", ".join([*roles, *(["label"] if array is not None else [])])
             raise DataError(
-                f"{raw.origin}: dataset.format={explicit} needs {describe(fmt)}; found {found}. Correct dataset.columns or dataset.format."
+                f"{raw.origin}: dataset.format={explicit} needs {describe(fmt)}; found {there}. Correct dataset.columns or dataset.format."
             )
         return fmt
     candidates = [kind] if kind != "class" or array is None or (is_text(array.type) and not raw.text_numbers) else ["class", "score"]
     for candidate in candidates:
-        fmt = match_format(roles, candidate)
-        if fmt is not None:
-            return fmt
+        found = match_format(roles, candidate)
+        if found is not None:
+            return found
     held = f"a label of type {array.type} (column '{column}')" if array is not None else "no label"
     known = "; ".join(f"{f.name}: {describe(f)}" for f in FORMATS.values())
     raise DataError(

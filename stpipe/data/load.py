@@ -47,7 +47,7 @@ def load(section: SourceSection, request: SourceRequest, *, path: str, classes: 
 
     Args:
         section: keys of the data set.
-        request: which source and split.
+        request: which source and split, and the format when it is known.
         path: configuration path of the data set, for messages.
         classes: names of classes that already have numbers (those of the training data).
     """
@@ -55,11 +55,11 @@ def load(section: SourceSection, request: SourceRequest, *, path: str, classes: 
     if len(raw) == 0:
         raise DataError(f"{raw.origin}: found no rows, expected at least one.")
     roles = resolve_roles(raw.table.column_names, section.columns, origin=raw.origin, key=path)
-    if section.format is not None and not section.columns:
-        roles = _only(roles, FORMATS[section.format])
+    if request.format is not None and not section.columns:
+        roles = _only(roles, FORMATS[request.format])
     label = roles.columns.get(LABEL)
     array = None if label is None else raw.table[label]
-    fmt = detect_format(roles.texts, array, section.format, raw=raw, column=label or "")
+    fmt = detect_format(roles.texts, array, request.format, raw=raw, column=label or "")
     if fmt.label is None and label is not None:
         raise DataError(f"{path}.columns.label: format {fmt.name} has no label; remove the key or choose another format.")
     labels = None

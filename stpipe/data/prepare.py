@@ -147,14 +147,21 @@ def _held_out(
     if address is None or source.eval_rows == 0:
         return None
     wanted = (source.eval_split,) if source.eval_split else EVAL_SPLITS
-    asked = replace(request, uri=address, key=f"{path}.eval", splits=wanted, optional_split=source.eval_split is None)
+    asked = replace(
+        request,
+        uri=address,
+        key=f"{path}.eval",
+        splits=wanted,
+        optional_split=source.eval_split is None,
+        format=train.loaded.format.name,
+    )
     known = train.loaded.labels.classes if train.loaded.labels is not None else None
-    same = replace(source, format=train.loaded.format.name) if source.format is None else source
-    side = _checked(load(same, asked, path=path, classes=known or ()), section, label_range)
-    if list(side.loaded.texts.roles) != list(train.loaded.texts.roles):
+    side = _checked(load(source, asked, path=path, classes=known or ()), section, label_range)
+    mine, theirs = ((s.loaded.format.name, *s.loaded.texts.roles) for s in (side, train))
+    if mine != theirs:
         raise DataError(
-            f"{side.loaded.raw.origin}: found the roles {', '.join(side.loaded.texts.roles)}, expected those of the training data "
-            f"({', '.join(train.loaded.texts.roles)})."
+            f"{side.loaded.raw.origin}: found the format {mine[0]} ({', '.join(mine[1:])}), expected that of the training data, "
+            f"{theirs[0]} ({', '.join(theirs[1:])})."
         )
     side.loaded = cap(side.loaded, source.eval_rows, seed=source.split_seed)
     return side

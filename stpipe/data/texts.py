@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -159,7 +160,7 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind)
 
 
-class TextSequence(Sequence):
+class TextSequence(Sequence[Any]):
     """Texts of one role, read from the distinct texts only when they are asked for."""
 
     def __init__(self, texts: pa.ChunkedArray, role: TextRole) -> None:
@@ -169,18 +170,18 @@ class TextSequence(Sequence):
     def __len__(self) -> int:
         return self.role.num_rows
 
-    def __getitem__(self, key):  # type: ignore[no-untyped-def]
+    def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
             return self._read(np.arange(len(self))[key])
         if not -len(self) <= key < len(self):
             raise IndexError(key)
         return self._read(np.array([key % len(self)]))[0]
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Any]:
         for start in range(0, len(self), 4096):
             yield from self._read(np.arange(start, min(start + 4096, len(self))))
 
-    def _read(self, rows: np.ndarray) -> list:
+    def _read(self, rows: np.ndarray) -> list[Any]:
         part = self.role.take(rows)
         flat = self.texts.take(pa.array(np.maximum(part.index, 0))).to_pylist() if part.index.size else []
         if part.offsets is None:

@@ -63,16 +63,17 @@ def tokenizer_fingerprint(tokenizer: Any, tokenizer_id: str = "") -> str:
 def data_fingerprint(loaded: Loaded) -> str:
     """Hash of the content of the rows by role, in order."""
     state = xxhash.xxh3_128(f"{loaded.format.name} {len(loaded)}".encode())
-    for part in text_bytes(loaded.texts.texts):
-        state.update(part)
+    ends, data = text_bytes(loaded.texts.texts)
+    state.update(ends.tobytes())
+    state.update(data)
     for role, texts in loaded.texts.roles.items():
         state.update(role.encode())
         for array in (texts.index, texts.offsets):
-            state.update(b"" if array is None else np.ascontiguousarray(array))
+            state.update(b"" if array is None else array.tobytes())
     if loaded.labels is not None:
         state.update(repr(loaded.labels.classes).encode())
         for array in (loaded.labels.values, loaded.labels.offsets):
-            state.update(b"" if array is None else np.ascontiguousarray(array))
+            state.update(b"" if array is None else array.tobytes())
     return state.hexdigest()
 
 

@@ -44,7 +44,28 @@ def run_prepare(tokenizer: Any, tmp_path: Path) -> Callable[..., PreparedData]:
     return run
 
 
-WORDS = "red green blue small large old new fast slow warm cold wet dry soft hard light dark sweet loud calm".split()
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "small",
+    "large",
+    "old",
+    "new",
+    "fast",
+    "slow",
+    "warm",
+    "cold",
+    "wet",
+    "dry",
+    "soft",
+    "hard",
+    "light",
+    "dark",
+    "sweet",
+    "loud",
+    "calm",
+]
 
 
 def sentence(number: int) -> str:

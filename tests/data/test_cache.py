@@ -115,7 +115,7 @@ def test_texts_are_read_from_any_chunk(run_prepare: Any, write_jsonl: Write, mon
 @pytest.mark.slow
 def test_processes_give_the_same_tokens(run_prepare: Any, write_jsonl: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("stpipe.data.store.CHUNK", 16)
-    path, rows = write_jsonl(pairs(40)), np.arange(40)
+    path = write_jsonl(pairs(40))
     one = run_prepare(train=path, cache_dir=str(tmp_path / "one")).train["default"]
     two = run_prepare(train=path, cache_dir=str(tmp_path / "two"), num_proc=2).train["default"]
     assert {p.name: p.read_bytes() for p in one.folder.iterdir()} == {p.name: p.read_bytes() for p in two.folder.iterdir()}

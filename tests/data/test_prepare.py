@@ -247,3 +247,41 @@ def test_the_report_is_json(run_prepare: Prepare, write_jsonl: Write) -> None:
     assert len(found["warnings"]) == 2
     text = "\n".join(report.lines())
     assert "11 rows of pair" in text and "1 row that repeat" in text
+
+
+def test_held_out_rows_are_read_in_the_format_of_training(run_prepare: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("sentence1,sentence2,score\na,b,0.5\nc,d,1\n")
+    (tmp_path / "dev.csv").write_text("sentence1,sentence2,score\ne,f,0\ng,h,1\n")
+    found = run_prepare(train=str(tmp_path / "train.csv"), eval=str(tmp_path / "dev.csv"), eval_rows=5)
+    assert found.eval["default"].format.name == "pair-score" and found.eval["default"].rows().labels == [0.0, 1.0]
+    (tmp_path / "dev.csv").write_text("sentence1,sentence2\ne,f\n")
+    with pytest.raises(DataError, match=r"dev.csv.*needs anchor, positive, label"):
+        run_prepare(train=str(tmp_path / "train.csv"), eval=str(tmp_path / "dev.csv"), eval_rows=5)
+    (tmp_path / "dev.csv").write_text("anchor,positive,negative_1\ne,f,g\n")
+    (tmp_path / "train.csv").write_text("anchor,positive,negative_1,negative_2\na,b,c,d\n")
+    with pytest.raises(DataError, match=r"n-tuple"):
+        run_prepare(train=str(tmp_path / "train.csv"), eval=str(tmp_path / "dev.csv"), eval_rows=5)
+
+
+@pytest.mark.parametrize(
+    ("uri", "keys", "format_name", "roles"),
+    [
+        ("stdlib://docstrings", {}, "pair", 2),
+        ("stdlib://docstrings?format=triplet&negatives=3", {}, "n-tuple", 5),
+        ("stdlib://docstrings?format=triplet", {"format": "triplet"}, "triplet", 3),
+        ("stdlib://docstrings?documents=4", {"format": "query-documents"}, "query-documents", 2),
+        ("stdlib://docstrings", {"format": "pair-class"}, "pair-class", 2),
+    ],
+)
+def test_the_embedded_data_brings_its_own_held_out_rows(
+    uri: str, keys: dict[str, Any], format_name: str, roles: int, run_prepare: Prepare
+) -> None:
+    found = run_prepare(train=uri, cache_dir=None, eval_rows=50, max_rows=200, **keys)
+    train, held_out = found.train["default"], found.eval["default"]
+    assert train.format.name == held_out.format.name == format_name and len(train.roles) == roles
+    assert (len(train), len(held_out)) == (200, 50)
+    assert not [w for w in found.scan.warnings if "held-out" in w]
+    if format_name == "query-documents":
+        assert set(train.counts("documents").tolist()) == {5}
+    if format_name == "pair-class":
+        assert train.classes == ("own", "same_module", "unrelated")

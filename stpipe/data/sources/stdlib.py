@@ -58,6 +58,8 @@ def _options(request: SourceRequest, query: dict[str, str]) -> Options:
     if unknown := sorted(set(query) - allowed):
         raise not_found(request, f"unknown option '{unknown[0]}'. Known: {', '.join(sorted(allowed))}")
     asked = query.get("format")
+    if asked == "triplet" and query.get("negatives", "1") not in ("0", "1"):
+        asked = "n-tuple"
     if asked and request.format and asked != request.format:
         raise not_found(request, f"the address asks for format '{asked}', dataset.format for '{request.format}'; keep one")
     name = asked or request.format or "pair"
@@ -69,6 +71,4 @@ def _options(request: SourceRequest, query: dict[str, str]) -> Options:
             if not query[key].isdigit() or int(query[key]) < least:
                 raise not_found(request, f"option {key}={query[key]}: expected an integer of at least {least}")
             numbers[key] = int(query[key])
-    if name == "triplet" and numbers.get("negatives", 1) > 1:
-        name = "n-tuple"
     return Options(name, numbers.get("negatives", 1 if name == "triplet" else 3), numbers.get("documents", 8))
