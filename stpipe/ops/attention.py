@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from stpipe.ops.dropout import drop_bytes
 
 NAME = "stpipe_packed"
-BLOCK = 1 << 18  # attention weights computed at once on the CPU: they and two helpers of their size stay in the cache
+BLOCK = 1 << 19  # attention weights computed at once on the CPU: they and two helpers of their size stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,14 @@ def packed_attention(
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
     window = None if sliding_window is None or sliding_window >= packing.longest else sliding_window
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    query, key, value = same_type(query, key, value)
+    # squeeze, because the backward of an index allocates and fills a whole tensor and that of squeeze is free
+    query, key, value = (x.squeeze(0) for x in same_type(query, key, value))
     if query.device.type == "cpu":
-        out = cpu_attention(query[0], key[0], value[0], packing, dropout, scale, causal, window)
+        out = cpu_attention(query, key, value, packing, dropout, scale, causal, window)
     elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
-        out = varlen_attention(query[0], key[0], value[0], packing, scale, causal, window)
+        out = varlen_attention(query, key, value, packing, scale, causal, window)
     else:
-        out = padded_attention(query[0], key[0], value[0], packing, dropout, scale, causal, window)
+        out = padded_attention(query, key, value, packing, dropout, scale, causal, window)
     return out[None], None
 
 
@@ -165,16 +166,28 @@ def padded_attention(
 def cpu_attention(
     q: Tensor, k: Tensor, v: Tensor, packing: Packing, dropout: float, scale: float, causal: bool, window: int | None
 ) -> Tensor:
-    """(H, T, d), (G, T, d) -> (T, H, d) by BlockAttention."""
+    """(H, T, d), (G, T, d) -> (T, H, d) by BlockAttention, computed in float32 for half precision.
+
+    Half-precision matrix products on a CPU compile a kernel for each new shape (1 ms each, measured), and nearly every
+    text brings new shapes; float32 ones do not.
+    """
+    dtype = q.dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        q, k, v = q.float(), k.float(), v.float()
     if q.shape[0] != k.shape[0]:
         k, v = (x.repeat_interleave(q.shape[0] // x.shape[0], dim=0) for x in (k, v))
     bias = position_bias(packing.longest, causal, window, q)
-    return BlockAttention.apply(q, k, v, packing.runs, dropout, scale, bias)
+    with torch.autocast("cpu", enabled=False):
+        out: Tensor = BlockAttention.apply(q, k, v, packing.runs, dropout, scale, bias)
+    return out.to(dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Heads `low` to `high` of `count` texts of equal length; their weights start at `offset` of the flat memory for all."""
+    """Heads `low` to `high` of `count` texts of equal length; their weights start at `offset` of the flat memory for all.
+
+    The views are made by as_strided, one call each, because a batch has many blocks and the calls would add up.
+    """
 
     start: int
     count: int
@@ -184,34 +197,39 @@ class Block:
     offset: int
 
     @property
-    def batch(self) -> int:
-        return self.count * (self.high - self.low)
-
-    @property
     def size(self) -> int:
-        return self.batch * self.length * self.length
+        return self.count * (self.high - self.low) * self.length**2
 
     def weights(self, memory: Tensor) -> Tensor:
-        """The block's part of flat memory as (batch, L, L)."""
-        return memory[self.offset : self.offset + self.size].view(self.batch, self.length, self.length)
+        """The block's part of flat memory as (count * heads, L, L)."""
+        return self.square(memory, self.offset)
 
     def scratch(self, memory: Tensor) -> Tensor:
-        """The front of memory that blocks share, as (batch, L, L)."""
-        return memory[: self.size].view(self.batch, self.length, self.length)
+        """The front of memory that all blocks share, as (count * heads, L, L)."""
+        return self.square(memory, 0)
+
+    def square(self, memory: Tensor, offset: int) -> Tensor:
+        n = self.length
+        return memory.as_strided((self.count * (self.high - self.low), n, n), (n * n, n, 1), offset)
+
+    def part(self, x: Tensor) -> Tensor:
+        """View of the block's part of x (H, T, d) as (count, heads, L, d)."""
+        head, token, width = x.stride()
+        first = x.storage_offset() + self.low * head + self.start * token
+        shape = (self.count, self.high - self.low, self.length, x.shape[2])
+        return x.as_strided(shape, (self.length * token, head, token, width), first)
 
     def take(self, x: Tensor) -> Tensor:
-        """The block's part of x (H, T, d) as (batch, L, d); a copy when there are several texts."""
-        part = x[self.low : self.high, self.start : self.start + self.count * self.length]
-        return part.unflatten(1, (self.count, self.length)).transpose(0, 1).flatten(0, 1)
+        """The block's part of x (H, T, d) as (count * heads, L, d); a copy when there are several texts."""
+        return self.part(x).flatten(0, 1)
 
     def put(self, out: Tensor, weights: Tensor, x: Tensor) -> None:
-        """weights (batch, L, L) @ x (batch, L, d) into the block's part of out (T, H, d)."""
-        part = out[self.start : self.start + self.count * self.length, self.low : self.high]
-        if self.count == 1:
-            torch.bmm(weights, x, out=part.transpose(0, 1))
-        else:
-            product = torch.bmm(weights, x).unflatten(0, (self.count, -1)).transpose(1, 2)
-            part.unflatten(0, (self.count, self.length)).copy_(product)
+        """weights (count * heads, L, L) @ x (count * heads, L, d) into the block's part of out (H, T, d).
+
+        Not with out=: torch computes a strided result matrix by matrix.
+        """
+        part = self.part(out)
+        part.copy_(torch.bmm(weights, x).view(part.shape))
 
 
 @lru_cache(maxsize=16)
@@ -245,29 +263,28 @@ class BlockAttention(torch.autograd.Function):
         blocks = blocks_of(runs, q.shape[0])
         total = blocks[-1].offset + blocks[-1].size
         largest = max(b.size for b in blocks)
-        out = q.new_empty(q.shape[1], q.shape[0], v.shape[2])
+        out = rows_like(v)
         keeps_weights = any(ctx.needs_input_grad[:3])
         memory = q.new_empty(total if keeps_weights else largest)
-        scores_memory, kept_memory = q.new_empty(largest), q.new_empty(largest)
+        scores_memory, kept_memory = q.new_empty(largest), q.new_empty(largest if dropout else 0)
         values, threshold = drop_bytes(total, dropout) if dropout else (None, 0)
         q = q * scale
-        with torch.autocast(q.device.type, enabled=False):
-            for block in blocks:
-                scores = block.scratch(scores_memory)
-                torch.bmm(block.take(q), block.take(k).transpose(1, 2), out=scores)
-                if bias is not None:
-                    scores += bias[: block.length, : block.length]
-                weights = block.weights(memory) if keeps_weights else block.scratch(memory)
-                torch.softmax(scores, dim=-1, out=weights)
-                if values is not None:
-                    kept = torch.ge(block.weights(values), threshold, out=block.scratch(kept_memory))
-                    weights = torch.mul(weights, kept, out=scores)
-                block.put(out, weights, block.take(v))
+        for block in blocks:
+            scores = block.scratch(scores_memory)
+            torch.bmm(block.take(q), block.take(k).transpose(1, 2), out=scores)
+            if bias is not None:
+                scores += bias[: block.length, : block.length]
+            weights = block.weights(memory) if keeps_weights else block.scratch(memory)
+            torch.softmax(scores, dim=-1, out=weights)
+            if values is not None:
+                kept = torch.ge(block.weights(values), threshold, out=block.scratch(kept_memory))
+                weights = torch.mul(weights, kept, out=scores)
+            block.put(out, weights, block.take(v))
         if dropout:
             out *= 1 / (1 - dropout)
         ctx.save_for_backward(q, k, v, memory, values)
         ctx.blocks, ctx.threshold, ctx.scale, ctx.dropout = blocks, threshold, scale, dropout
-        return out
+        return out.transpose(0, 1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -275,8 +292,7 @@ class BlockAttention(torch.autograd.Function):
         q, k, v, memory, values = ctx.saved_tensors  # q is scaled already
         largest = max(b.size for b in ctx.blocks)
         first, second = q.new_empty(largest), q.new_empty(largest)
-        grad_q, grad_k = (q.new_empty(q.shape[1], q.shape[0], q.shape[2]) for _ in range(2))
-        grad_v = v.new_empty(v.shape[1], v.shape[0], v.shape[2])
+        grad_q, grad_k, grad_v = rows_like(q), rows_like(k), rows_like(v)
         grad = (grad * (1 / (1 - ctx.dropout)) if ctx.dropout else grad).transpose(0, 1)
         for block in ctx.blocks:
             weights, g = block.weights(memory), block.take(grad)
@@ -293,4 +309,9 @@ class BlockAttention(torch.autograd.Function):
             block.put(grad_q, grad_scores, block.take(k))
             block.put(grad_k, grad_scores.transpose(1, 2), block.take(q))
         grad_q *= ctx.scale
-        return grad_q.transpose(0, 1), grad_k.transpose(0, 1), grad_v.transpose(0, 1), None, None, None, None
+        return grad_q, grad_k, grad_v, None, None, None, None
+
+
+def rows_like(x: Tensor) -> Tensor:
+    """Uninitialised (H, T, d) whose memory is laid out (T, H, d), as the layers before and after want it."""
+    return x.new_empty(x.shape[1], x.shape[0], x.shape[2]).transpose(0, 1)

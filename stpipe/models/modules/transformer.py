@@ -88,7 +88,7 @@ class Transformer(Module):
             inputs["token_type_ids"] = features["type_ids"][None]
         out = self.model(**inputs, **self.options(features))
         hidden = out.get("hidden_states")
-        return out.last_hidden_state[0], None if hidden is None else tuple(h[0] for h in hidden)
+        return out.last_hidden_state.squeeze(0), None if hidden is None else tuple(h.squeeze(0) for h in hidden)
 
     def forward_padded(self, features: Features) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         tokens = Tokens(features["input_ids"], features["lengths"])
