@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stpipe.config.errors import ConfigError, DataError, Problem
+from stpipe.config.formats import text_roles
 from stpipe.config.sections import DatasetSection, SourceSection
 from stpipe.data import checks
 from stpipe.data.load import Loaded, load
@@ -69,15 +70,19 @@ def prepare(
     train: dict[str, PreparedSource] = {}
     held_out: dict[str, PreparedSource] = {}
     scans: dict[str, dict[str, SplitScan]] = {}
+    seen: set[str] = set()
     for name, source in data_sets(section).items():
         path = "dataset" if not section.sources else f"dataset.sources.{name}"
         sides = _sides(section, source, path=path, offline=offline, label_range=(label_ranges or {}).get(name, (None, None)))
         scans[name] = {}
+        seen |= set(sides["train"].loaded.texts.roles)
+        _check_role_keys(section.sources.get(name, section), sides["train"].loaded.texts.roles, path)
         for split, side in sides.items():
             encodings = _encodings(side.loaded, source, default_max_length, model_prompts or {})
             prepared = write_prepared(side.loaded, encodings, options, name=name)
             scans[name][split] = _scan(side, prepared, section)
             (train if split == "train" else held_out)[name] = prepared
+    _check_role_keys(section, seen, "dataset")
     return PreparedData(train, held_out, ScanReport(scans))
 
 
@@ -185,11 +190,6 @@ def _encodings(
     loaded: Loaded, source: SourceSection, default_max_length: int | None, model_prompts: Mapping[str, str]
 ) -> dict[str, Encoding]:
     """Prompt and maximum length of each role."""
-    for name, values in (("max_length", source.max_length), ("prompts", source.prompts)):
-        if unknown := [r for r in values if r != "default" and r not in loaded.texts.roles]:
-            raise ConfigError(
-                Problem(f"dataset.{name}.{unknown[0]}", f"the data has no such role. Roles: default, {', '.join(loaded.texts.roles)}")
-            )
     return {
         role: Encoding(
             source.prompts.get(role, source.prompts.get("default", _model_prompt(role, loaded.format.name, model_prompts))),
@@ -197,6 +197,14 @@ def _encodings(
         )
         for role in loaded.texts.roles
     }
+
+
+def _check_role_keys(source: SourceSection, roles: Collection[str], path: str) -> None:
+    """A prompt or a length for a role that the data does not have is a mistake (at the top: that no data set has)."""
+    for name, values in (("max_length", source.max_length), ("prompts", source.prompts)):
+        if unknown := [r for r in values if r != "default" and r not in roles]:
+            what = f"the data has no such role. Roles: default, {', '.join(text_roles(roles))}"
+            raise ConfigError(Problem(f"{path}.{name}.{unknown[0]}", what))
 
 
 def _model_prompt(role: str, format_name: str, prompts: Mapping[str, str]) -> str:
