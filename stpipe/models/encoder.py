@@ -69,6 +69,7 @@ class Encoder(nn.Module):
     def embedding_dim(self) -> int:
         dim = 0
         for module in self.stack:
+            assert isinstance(module, Module)
             dim = module.output_dim(dim)
         return dim
 

@@ -38,13 +38,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How a row of tokens falls into texts: runs of equal length, and cumulative lengths (N + 1,) int32 for GPU kernels.
+    """How a row of tokens falls into texts, in the forms that the kernels want; made once for all layers.
 
+    runs: texts of equal length together; starts (N + 1,) int32: cumulative lengths; places (T,) int64: where each token
+    lies when the texts are padded to (N, longest) and laid end to end; both are on the device of the tokens.
     windows: when given, every layer notes the sliding window that it asked for (None = all tokens); the self-check reads it.
     """
 
     runs: tuple[Run, ...]
     starts: Tensor
+    places: Tensor
     longest: int
     windows: list[int | None] | None = None
 
@@ -58,7 +61,10 @@ class Packing:
             start += length * count
         starts = torch.zeros(lengths.numel() + 1, dtype=torch.int32)
         starts[1:] = lengths.cumsum(0)
-        return Packing(tuple(runs), starts.to(device, non_blocking=True), int(lengths.max()), windows)
+        longest = int(lengths.max())
+        shifts = torch.arange(lengths.numel()) * longest - starts[:-1]
+        places = torch.arange(int(starts[-1])) + torch.repeat_interleave(shifts, lengths)
+        return Packing(tuple(runs), starts.to(device, non_blocking=True), places.to(device, non_blocking=True), longest, windows)
 
 
 def packed_attention(
@@ -123,8 +129,11 @@ def varlen_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: f
     from torch.nn.attention.varlen import varlen_attn
 
     side = -1 if window is None else window - 1
+    query, key, value = (x.transpose(0, 1).contiguous() for x in (q, k, v))
     out = varlen_attn(
-        *(x.transpose(0, 1).contiguous() for x in (q, k, v)),
+        query,
+        key,
+        value,
         packing.starts,
         packing.starts,
         packing.longest,
@@ -150,16 +159,13 @@ def padded_attention(
         mask = (mask & (bias == 0)) | torch.eye(packing.longest, dtype=torch.bool, device=q.device)
 
     def pad(x: Tensor) -> Tensor:
-        out = x.new_zeros(*real.shape, x.shape[0], x.shape[2])
-        return (
-            out.index_put((real,), x.transpose(0, 1))
-            if x.device.type == "mps"
-            else out.masked_scatter(real[..., None, None], x.transpose(0, 1))
-        )
+        rows = x.new_zeros(real.numel(), x.shape[0], x.shape[2])
+        return rows.index_copy(0, packing.places, x.transpose(0, 1)).unflatten(0, real.shape).transpose(1, 2)
 
-    heads = [pad(x).transpose(1, 2) for x in (q, k, v)]
-    out = scaled_dot_product_attention(*heads, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=q.shape[0] != k.shape[0])
-    return out.transpose(1, 2)[real]
+    out = scaled_dot_product_attention(
+        pad(q), pad(k), pad(v), attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=q.shape[0] != k.shape[0]
+    )
+    return out.transpose(1, 2).flatten(0, 1).index_select(0, packing.places)
 
 
 @torch.compiler.disable
