@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
+from typing import Any
 
-from stpipe.config.data_format import roles_fit, sources
+from stpipe.config.data_format import known_format, roles_fit, sources
 from stpipe.config.finding import Rules
 from stpipe.config.formats import FORMATS, LABEL, NEGATIVE, TEXT_ROLES, is_role, text_roles
 from stpipe.config.origins import Path
@@ -50,22 +51,30 @@ def _roles_of_top(rules: Rules, key: str) -> None:
 
 
 def roles_and_format(rules: Rules) -> None:
-    """Declared columns against the declared format, and lengths and prompts against the roles there are."""
-    for _, path, section in sources(rules.values["dataset"]):
-        fmt, columns = section["format"], section["columns"]
+    """Declared columns against the declared format, and keys by role against the roles there are."""
+    dataset = rules.values["dataset"]
+    everywhere: set[str] | None = set()
+    for _, path, section in sources(dataset):
+        fmt, columns = known_format(section), section["columns"]
         if not all(is_role(r) for r in columns):
-            continue
+            return
         if fmt and columns and not roles_fit(fmt, columns):
-            rules.problem(
-                (*path, "columns"), f"format {fmt} has the roles {_roles(fmt)}, but the columns are declared for {', '.join(columns)}"
-            )
-        present = set(columns) or set(FORMATS[fmt].roles if fmt else ())
-        if not present:
-            continue
-        for key in ("max_length", "prompts", "joins"):
-            for role in section[key]:
-                if is_role(role) and role not in present and not (NEGATIVE.fullmatch(role) and fmt and FORMATS[fmt].negatives):
-                    rules.warn(f"dataset {key}.{role} is ignored: the data has no role '{role}' ({', '.join(text_roles(present))})")
+            message = f"format {fmt} has the roles {_roles(fmt)}, but the columns are declared for {', '.join(columns)}"
+            rules.problem((*path, "columns"), message)
+        present = set(columns) or (set(FORMATS[fmt].roles) | {f"negative_{i + 1}" for i in range(FORMATS[fmt].negatives)} if fmt else None)
+        if present is not None:
+            _keys_by_role(rules, path, section, present, open_ended=not columns and fmt == "n-tuple")
+        everywhere = None if present is None or everywhere is None else everywhere | present
+    if dataset["sources"] and everywhere:
+        _keys_by_role(rules, ("dataset",), dataset, everywhere, open_ended=True)
+
+
+def _keys_by_role(rules: Rules, path: Path, section: Mapping[str, Any], present: set[str], *, open_ended: bool) -> None:
+    """A length, prompt or join for a role that the data does not have; `open_ended` data may have more negatives than known."""
+    for key in ("max_length", "prompts", "joins"):
+        for role in section[key]:
+            if is_role(role) and role not in present and not (open_ended and NEGATIVE.fullmatch(role)):
+                rules.problem((*path, key, role), f"the data has no role '{role}'. Roles: {', '.join(text_roles(present))}")
 
 
 def _roles(fmt: str) -> str:

@@ -25,6 +25,7 @@ from stpipe.config.schema import Schema, component
 FIXED = {"model": "dense", "optimizer": "adamw", "scheduler": "linear", "backend": "single"}
 #: Keys that do not change what is trained, so they have no part in the derived name of a run.
 NAMELESS = ("run", "card", "imports", "trainer.resume", "trainer.progress", "dataset.cache_dir", "dataset.num_proc")
+BY_ROLE = ("max_length", "prompts")
 REPLACED = ("train", "eval", "columns", "joins", "subset", "split", "eval_split", "revision")
 
 
@@ -129,11 +130,14 @@ def settle(
 
 
 def _inherit(dataset: dict[str, Any], given: Any) -> None:
-    """Keys at the top of `dataset` are the defaults of the same keys of each of its sources."""
+    """Keys at the top of `dataset` are the defaults of the same keys of each of its sources.
+
+    Keys by role stay where they are: they may concern the roles of some sources only, and are merged role by role later.
+    """
     for name, section in dataset["sources"].items():
         own = at(given, ("sources", name), {})
         for key in section:
-            if key in given and key not in own:
+            if key in given and key not in own and key not in BY_ROLE:
                 section[key] = copy.deepcopy(dataset[key])
 
 

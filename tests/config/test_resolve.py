@@ -72,10 +72,14 @@ def test_the_same_configuration_has_the_same_name():
 
 
 def test_top_keys_are_defaults_of_the_sources():
-    sources = values("dataset=null", "dataset.max_rows=5", "dataset.sources={a: {train: x}, b: {train: y, max_rows: 7}}")["dataset"][
-        "sources"
-    ]
+    sources = values(
+        "dataset=null",
+        "dataset.max_rows=5",
+        "dataset.max_length={default: 9}",
+        "dataset.sources={a: {train: x}, b: {train: y, max_rows: 7}}",
+    )["dataset"]["sources"]
     assert (sources["a"]["max_rows"], sources["b"]["max_rows"]) == (5, 7)
+    assert sources["a"]["max_length"] == {}
     assert sources["a"]["train"] == "x"
 
 

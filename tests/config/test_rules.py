@@ -60,6 +60,8 @@ def test_the_base_configurations_are_valid(overrides):
         ),
         ([*PAIRS, "dataset.columns={anchr: a, positive: b}"], "dataset.columns.anchr", ["unknown role", "'anchor'"]),
         ([*PAIRS, "dataset.max_length={positve: 3}"], "dataset.max_length.positve", ["'positive'"]),
+        ([*PAIRS, "dataset.prompts={negative_1: x}"], "dataset.prompts.negative_1", ["no role 'negative_1'", "anchor, positive"]),
+        ([*TWO, "dataset.max_length={query: 3}"], "dataset.max_length.query", ["no role 'query'"]),
         ([*PAIRS, "dataset.columns={anchor: a}"], "dataset.columns", ["format pair has the roles anchor, positive"]),
         ([*PAIRS, "dataset.train=null"], "dataset.train", ["required: there is no training data"]),
         ([*TWO, "dataset.train=x"], "dataset.train", ["not both"]),
@@ -108,7 +110,6 @@ def test_what_cannot_work_is_refused(overrides, key, parts):
         (["model=minilm", "dataset=docstrings"], "there is no evaluator"),
         (["model=minilm", "dataset=docstrings", "trainer.eval_steps=5"], "eval_steps is ignored"),
         ([*PAIRS, "dataset.train=pairs.jsonl", "dataset.format=null"], "the loss follows from the data's format"),
-        ([*PAIRS, "dataset.prompts={negative_1: x}"], "prompts.negative_1 is ignored"),
     ],
 )
 def test_what_is_likely_not_meant_is_a_warning(overrides, part):

@@ -28,50 +28,52 @@ HYDRA_SETTINGS = (
 
 
 def normalise(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Override]:
-    """Overrides as Hydra is to see them (see the module docstring); unknown options are reported with the nearest one."""
+    """Overrides as Hydra is to see them (the rules are in the package's docstring).
+
+    Raises:
+        ConfigError: with every override that cannot be read and every option that does not exist.
+    """
     parser = OverridesParser.create(config_loader=loader)
     problems: list[Problem] = []
     parsed: list[Override] = []
-    appended: dict[str, list[str]] = {}
-    sweeps: list[Override] = []
+    appended: dict[str, list[str]] = {group: [] for group in APPENDED}
     for text in overrides:
         try:
             override = parser.parse_override(text)
         except HydraException as error:
             problems.append(Problem("", f"cannot read this override: {str(error).splitlines()[0]}", text))
             continue
-        group = override.key_or_group
-        if group in APPENDED and override.is_sweep_override():
-            sweeps.append(parser.parse_override("+" + text.lstrip("+")))
-        elif group in APPENDED and not override.is_delete():
-            value = override.value()
-            names = [str(v) for v in (value if isinstance(value, list) else [value])]
-            appended.setdefault(group, []).extend(n for n in names if n not in appended.get(group, []))
-            problems += _unknown_options(loader, group, names, text)
-        elif loader.repository.group_exists(group) and not override.is_hydra_override():
-            if not override.is_delete() and not isinstance(_plain(override), dict):
-                value = _plain(override)
-                problems += _unknown_options(loader, group, [v for v in (value if isinstance(value, list) else [value]) if v], text)
-                override = parser.parse_override(f"~{group}" if value is None and not override.is_sweep_override() else text.lstrip("+"))
+        bare, group = text.lstrip("+"), override.key_or_group
+        if override.is_delete() or override.is_hydra_override():
             parsed.append(override)
+        elif not loader.repository.group_exists(group) or _is_mapping(override):
+            parsed.append(parser.parse_override(f"++{bare}"))
+        elif override.is_sweep_override():  # its options are checked job by job
+            parsed.append(parser.parse_override(f"+{bare}" if group in APPENDED else bare))
         else:
-            parsed.append(
-                override if override.is_delete() or override.is_hydra_override() else parser.parse_override("++" + text.lstrip("+"))
-            )
-    if len(appended.get("recipe", [])) > 1:
+            names = _options(override)
+            problems += _unknown_options(loader, group, names, text)
+            if group in APPENDED:
+                appended[group] += [n for n in names if n not in appended[group]]
+            else:
+                parsed.append(parser.parse_override(bare if names else f"~{group}"))
+    if len(appended["recipe"]) > 1:
         problems.append(Problem("recipe", f"one recipe is a whole run; found {', '.join(appended['recipe'])}", "+recipe"))
     if problems:
         raise ConfigError(problems)
-    for group in APPENDED:
-        if appended.get(group):
-            names = appended[group]
-            parsed.append(parser.parse_override(f"+{group}={names[0] if len(names) == 1 else '[' + ','.join(names) + ']'}"))
-    return [*parsed, *sweeps]
+    chosen = {group: names[0] if len(names) == 1 else f"[{','.join(names)}]" for group, names in appended.items() if names}
+    return [*parsed, *(parser.parse_override(f"+{group}={value}") for group, value in chosen.items())]
 
 
-def _plain(override: Override) -> Any:
-    """The value of an override; None for a sweep, which is checked job by job."""
-    return None if override.is_sweep_override() else override.value()
+def _is_mapping(override: Override) -> bool:
+    """True for `loss={name: mnrl}`, which sets keys and chooses no option."""
+    return not override.is_sweep_override() and isinstance(override.value(), dict)
+
+
+def _options(override: Override) -> list[str]:
+    """The options that a group override chooses; none for `GROUP=null`."""
+    value = override.value()
+    return [str(v) for v in (value if isinstance(value, list) else [value]) if v is not None]
 
 
 def _unknown_options(loader: ConfigLoaderImpl, group: str, names: Sequence[Any], place: str) -> list[Problem]:
