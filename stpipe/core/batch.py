@@ -69,6 +69,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         columns = {
-            role: replace(c, tokens=c.tokens.to(device), text_id=c.text_id.to(device, non_blocking=True)) for role, c in self.columns.items()
+            role: replace(c, tokens=c.tokens.to(device), text_id=c.text_id.to(device, non_blocking=True))
+            for role, c in self.columns.items()
         }
         return Batch(columns, self.targets.to(device), self.row.to(device, non_blocking=True), self.source)

@@ -102,9 +102,7 @@ class RepBatch:
         columns = [self.columns[r] for r in roles]
         positive = torch.zeros(len(roles) * self.row_all.numel(), dtype=torch.bool, device=self.row_all.device)
         positive[: self.row_all.numel()] = True
-        return Pool(
-            Rep.cat([c.all for c in columns]), self.row_all.repeat(len(roles)), positive, torch.cat([c.text_id for c in columns])
-        )
+        return Pool(Rep.cat([c.all for c in columns]), self.row_all.repeat(len(roles)), positive, torch.cat([c.text_id for c in columns]))
 
     def anchors(self, index: Tensor | slice) -> RepBatch:
         """Some of the local rows against the same pool: what a chunk of anchors sees, or for row-coupled losses a part of the batch."""

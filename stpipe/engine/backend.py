@@ -62,7 +62,7 @@ class Runtime:
         """Scale the gradients, clip them, take the optimiser's step, drop them. Returns the norm before clipping (0-d)."""
         parameters = [p for p in self.module.parameters() if p.grad is not None]
         if rescale is not None:
-            torch._foreach_mul_([p.grad for p in parameters], rescale)
+            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], rescale)
         norm = self.accelerator.clip_grad_norm_(parameters, float("inf") if max_norm is None else max_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -89,7 +89,7 @@ def damage(checkpoint: Checkpoint) -> str | None:
 
 def newest_complete(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest intact checkpoint, and a line for each damaged one that was passed over."""
-    notes = []
+    notes: list[str] = []
     for checkpoint in reversed(list_checkpoints(folder)):
         problem = damage(checkpoint)
         if problem is None:

@@ -24,7 +24,7 @@ def make_plan(parts: Parts, length: RunLength, *, world_size: int, device: str, 
     """
     root = parts.root
     trainable = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
-    sources = {}
+    sources: dict[str, dict[str, Any]] = {}
     for name, source in parts.data.train.items():
         size = (source_of(root, name).batch_size or root.trainer.batch_size) * world_size
         mean_tokens = float(sum(np.mean(source.lengths(role)) for role in source.roles)) if len(source) else 0.0
