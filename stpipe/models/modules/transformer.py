@@ -28,6 +28,9 @@ def no_mask(*args: Any, **kwargs: Any) -> None:
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)
 AttentionMaskInterface.register(PACKED_ATTENTION, no_mask)
 
+#: Packed rows in half precision on a CPU have a multiple of so many tokens (recipes/LOG.md: short texts train twice as fast).
+HALF_SHAPES = 64
+
 LAYOUTS: tuple[str, ...] = ("packed", "padded")
 
 
@@ -78,17 +81,30 @@ class Transformer(Module):
         return out if hidden is None else {**out, "hidden_states": hidden}
 
     def forward_packed(self, features: Features) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        ids, lengths = features["input_ids"], features["lengths"]
+        real = Tokens(features["input_ids"], features["lengths"], type_ids=features.get("type_ids"))
+        tokens = self.rounded(real)
         inputs = {
-            "input_ids": ids[None],
-            "position_ids": (Tokens(ids, lengths).positions() + self.position_offset)[None],
-            "packing": Packing.of(lengths, ids.device, windows=features.get("windows")),
+            "input_ids": tokens.ids[None],
+            "position_ids": (tokens.positions() + self.position_offset)[None],
+            "packing": Packing.of(tokens.lengths, tokens.ids.device, windows=features.get("windows")),
         }
-        if features.get("type_ids") is not None:
-            inputs["token_type_ids"] = features["type_ids"][None]
+        if tokens.type_ids is not None:
+            inputs["token_type_ids"] = tokens.type_ids[None]
         out = self.model(**inputs, **self.options(features))
-        hidden = out.get("hidden_states")
-        return out.last_hidden_state.squeeze(0), None if hidden is None else tuple(h.squeeze(0) for h in hidden)
+        hidden, count = out.get("hidden_states"), real.num_tokens
+        return out.last_hidden_state[0, :count], None if hidden is None else tuple(h[0, :count] for h in hidden)
+
+    def rounded(self, tokens: Tokens) -> Tokens:
+        """The texts, in half precision on a CPU followed by texts of one token up to a round number of tokens.
+
+        There the library compiles each product for each new shape, and without this nearly every batch has a new one.
+        """
+        device = tokens.ids.device.type
+        missing = -tokens.num_tokens % HALF_SHAPES
+        if device != "cpu" or not missing or not (torch.is_autocast_enabled(device) or self.model.dtype != torch.float32):
+            return tokens
+        fill = Tokens(tokens.ids.new_full((missing,), self.pad_id), tokens.lengths.new_ones(missing))
+        return Tokens.cat([tokens, fill])
 
     def forward_padded(self, features: Features) -> tuple[Tensor, tuple[Tensor, ...] | None]:
         tokens = Tokens(features["input_ids"], features["lengths"])
