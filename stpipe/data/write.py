@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import tokenizers
-import transformers
 import xxhash
 
 from stpipe.core.tokenize import prompt_length
@@ -49,7 +49,7 @@ def tokenizer_fingerprint(tokenizer: Any, tokenizer_id: str = "") -> str:
     """Hash of all that decides what the tokenizer returns; the name counts only for tokenizers that cannot be serialised."""
     special = {k: str(v) for k, v in sorted(tokenizer.special_tokens_map.items())}
     facts: dict[str, Any] = {"class": type(tokenizer).__name__, "special": special, "limit": tokenizer.model_max_length}
-    facts["versions"] = [tokenizers.__version__, transformers.__version__]
+    facts["versions"] = [tokenizers.__version__, importlib.metadata.version("transformers")]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         state = json.loads(backend.to_str())

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from stpipe.config.load import Loaded, redact, to_root
+from stpipe.config.redact import redact_command
 from stpipe.engine.backend import choose_device
 from stpipe.engine.length import RunLength
 from stpipe.pipeline.assemble import assemble
@@ -56,7 +57,7 @@ def run_train(loaded: Loaded, *, dry_run: bool = False) -> int:
         return 0
     if claimed.mode == "fresh":
         start_fresh(directory, overwrite=root.run.overwrite)
-    status = Status(directory.status, command=shlex.join(["stpipe", *sys.argv[1:]]), previous=claimed.status)
+    status = Status(directory.status, command=shlex.join(["stpipe", *redact_command(sys.argv[1:])]), previous=claimed.status)
     run = Run(loaded, parts, directory, status, claimed, checkpoint, runtime, out)
     code = guarded(run, lambda r: run_stages(r, stream, length, plan))
     if code == 0:

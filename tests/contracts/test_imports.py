@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"core", "config"},
     "evaluation": {"core", "ops", "models", "config"},
     "engine": {"config", "core", "ops", "losses", "models", "data", "evaluation"},
-    "cards": {"models", "evaluation", "config", "core"},
+    "cards": {"reports", "models", "evaluation", "config", "core"},
     "reports": {"models", "evaluation", "config", "core"},
     "pipeline": {"config", "core", "ops", "losses", "models", "data", "evaluation", "engine", "cards", "reports"},
     "cli": {"*"},
