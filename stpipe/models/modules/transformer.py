@@ -92,7 +92,7 @@ class Transformer(Module):
             inputs["token_type_ids"] = tokens.type_ids[None]
         out = self.model(**inputs, **self.options(features))
         hidden, count = out.get("hidden_states"), real.num_tokens
-        return out.last_hidden_state[0, :count], None if hidden is None else tuple(h[0, :count] for h in hidden)
+        return first_rows(out.last_hidden_state, count), None if hidden is None else tuple(first_rows(h, count) for h in hidden)
 
     def rounded(self, tokens: Tokens) -> Tokens:
         """The texts, in half precision on a CPU followed by texts of one token up to a round number of tokens.
@@ -180,3 +180,9 @@ def first_position(model: PreTrainedModel) -> int:
         if isinstance(table, nn.Embedding) and table.padding_idx is not None:
             return table.padding_idx + 1
     return 0
+
+
+def first_rows(row: Tensor, count: int) -> Tensor:
+    """(1, T, D) -> (count, D), without an index where nothing is cut: its backward would fill a whole tensor."""
+    vectors = row.squeeze(0)
+    return vectors if vectors.shape[0] == count else vectors[:count]
