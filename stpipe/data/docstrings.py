@@ -19,13 +19,12 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import xxhash
 
-from stpipe.data.near_duplicates import first_of_near_duplicates
+from stpipe.data import near_duplicates
 
-VERSION = 1
-"""To be raised when the rules of this module or of docstring_formats.py change."""
 TEST_SHARE = 0.16
 MIN_WORDS = 3
 MIN_SOURCE_CHARS = 40
@@ -57,7 +56,7 @@ def words(text: str) -> list[str]:
 def docstring_pairs() -> dict[str, list[Pair]]:
     """All pairs of the standard library by split (`train`, `test`), without near-duplicates, in order of their modules."""
     found = [pair for module, path in library_modules() for pair in module_pairs(module, path)]
-    keep = first_of_near_duplicates([words(p.document) for p in found])
+    keep = near_duplicates.first_of_near_duplicates([words(p.document) for p in found])
     distinct: dict[tuple[str, ...], Pair] = {}
     for pair, kept in zip(found, keep, strict=True):
         if kept:
@@ -70,10 +69,14 @@ def docstring_pairs() -> dict[str, list[Pair]]:
     }
 
 
-def library_fingerprint() -> str:
-    """Changes with the Python version, the files of its library and the rules of this module."""
+def library_fingerprint(*builders: ModuleType) -> str:
+    """Changes with the Python version, the files of its library, and the code of this module and of `builders`.
+
+    The code stands for the rules that it holds: nobody has to remember to raise a version when a rule changes.
+    """
     files = [(module, path.stat().st_size) for module, path in library_modules()]
-    return xxhash.xxh3_128_hexdigest(repr((VERSION, sys.version_info[:3], files)).encode())
+    code = [inspect.getsource(module) for module in (sys.modules[__name__], near_duplicates, *builders)]
+    return xxhash.xxh3_128_hexdigest(repr((code, sys.version_info[:3], files)).encode())
 
 
 def library_modules() -> Iterator[tuple[str, Path]]:

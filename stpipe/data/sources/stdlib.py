@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 
 from stpipe.data.cache import cache_root, make_once
+from stpipe.data import docstring_formats
 from stpipe.data.docstring_formats import FORMATTERS, Options
 from stpipe.data.docstrings import Pair, docstring_pairs, library_fingerprint
 from stpipe.data.sources.request import SourceRequest, not_found, pick_split
@@ -24,8 +26,10 @@ def read_stdlib(request: SourceRequest) -> RawTable:
         raise not_found(request, "the standard library has one data set, stdlib://docstrings")
     options = _options(request, dict(parse_qsl(parts.query, keep_blank_values=True)))
     split = pick_split(request, list(SPLITS))
-    pairs = cache_root(request.cache_dir) / "docstrings" / library_fingerprint()
-    chosen = pairs.with_name(f"{pairs.name}-{options.format}-{options.negatives}-{options.documents}")
+    folder = cache_root(request.cache_dir) / "docstrings"
+    pairs = folder / library_fingerprint()
+    rules = f"{library_fingerprint(docstring_formats)}-bm25s-{version('bm25s')}"
+    chosen = folder / f"{rules}-{options.format}-{options.negatives}-{options.documents}"
 
     def build(into: Path) -> None:
         make_once(pairs, _build_pairs)
