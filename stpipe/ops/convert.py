@@ -42,4 +42,4 @@ def as_matrix(x: Any) -> Tensor:
 
 def densify(x: Tensor) -> Tensor:
     """A dense tensor, whatever the layout."""
-    return x.to_dense() if x.is_sparse else x
+    return x if x.layout is torch.strided else x.to_dense()

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from stpipe.ops import sparse
 from stpipe.ops.convert import as_matrix, as_tensor, densify, full_precision, upcast
 
 SimilarityName = Literal["cosine", "dot", "euclidean", "manhattan"]
@@ -96,14 +97,27 @@ def angle_paired(a: Tensor, b: Tensor) -> Tensor:
 class Similarity:
     """One measure in both forms, and the distance that belongs to it.
 
-    matrix: (N, D), (P, D) -> (N, P); paired: (N, D), (N, D) -> (N,); distance = zero - similarity, where zero is the
-    similarity of equal rows, so that a distance is 0 for the same text (dot has no such value and takes 0).
+    dense_matrix, dense_paired: the formulas of ordinary tensors, with gradients. Sparse tensors (COO, CSR) go to those
+    of ops/sparse.py, which have none. distance = zero - similarity, where zero is the similarity of equal rows, so that
+    a distance is 0 for the same text (dot has no such value and takes 0).
     """
 
     name: str
-    matrix: Callable[[Tensor, Tensor], Tensor]
-    paired: Callable[[Tensor, Tensor], Tensor]
+    dense_matrix: Callable[[Tensor, Tensor], Tensor]
+    dense_paired: Callable[[Tensor, Tensor], Tensor]
     zero: float = 0.0
+
+    def matrix(self, a: Tensor, b: Tensor) -> Tensor:
+        """(N, D), (P, D) -> (N, P); higher = more alike."""
+        if sparse.is_sparse(a) or sparse.is_sparse(b):
+            return sparse.compare(sparse.MATRIX[self.name], a, b)
+        return self.dense_matrix(a, b)
+
+    def paired(self, a: Tensor, b: Tensor) -> Tensor:
+        """(N, D), (N, D) -> (N,); higher = more alike."""
+        if sparse.is_sparse(a) or sparse.is_sparse(b):
+            return sparse.compare(sparse.PAIRED[self.name], a, b)
+        return self.dense_paired(a, b)
 
     def distance_matrix(self, a: Tensor, b: Tensor) -> Tensor:
         """(N, P); lower = more alike."""
@@ -128,93 +142,46 @@ SIMILARITIES: dict[str, Similarity] = {
 # --- the documented helper functions: any input, one vector or many, dense or sparse --------------------------------
 
 
-def _matrix(name: str, a: Any, b: Any) -> Tensor:
-    a, b = as_matrix(a), as_matrix(b)
-    if a.is_sparse or b.is_sparse:
-        return SPARSE_MATRIX[name](a, b)
-    return SIMILARITIES[name].matrix(a, b)
-
-
-def _paired(paired: Callable[[Tensor, Tensor], Tensor], a: Any, b: Any) -> Tensor:
-    return paired(densify(as_tensor(a)), densify(as_tensor(b)))
-
-
-def _sparse_dot(a: Tensor, b: Tensor) -> Tensor:
-    """(N, P); the product of two sparse matrices never holds an (N, D) dense one."""
-    if a.is_sparse:
-        return densify(torch.sparse.mm(a, b.transpose(0, 1)))
-    return densify(torch.sparse.mm(b, a.transpose(0, 1))).transpose(0, 1)
-
-
-def _squared_norms(x: Tensor) -> Tensor:
-    """(N,)"""
-    return torch.sparse.sum(x * x, dim=1).to_dense() if x.is_sparse else (x * x).sum(1)
-
-
-def _sparse_cosine(a: Tensor, b: Tensor) -> Tensor:
-    norms = _squared_norms(a).sqrt()[:, None] * _squared_norms(b).sqrt()[None, :]
-    return _sparse_dot(a, b) / torch.where(norms > 0, norms, torch.ones_like(norms))
-
-
-def _sparse_euclidean(a: Tensor, b: Tensor) -> Tensor:
-    squared = _squared_norms(a)[:, None] + _squared_norms(b)[None, :] - 2 * _sparse_dot(a, b)
-    return -squared.clamp(min=0).sqrt()
-
-
-def _sparse_manhattan(a: Tensor, b: Tensor) -> Tensor:
-    """Row by row of a, so that one dense copy of b is the only large thing."""
-    dense = densify(b)
-    return torch.cat([manhattan_matrix(densify(a[i])[None, :], dense) for i in range(a.shape[0])])
-
-
-SPARSE_MATRIX: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cosine": _sparse_cosine,
-    "dot": _sparse_dot,
-    "euclidean": _sparse_euclidean,
-    "manhattan": _sparse_manhattan,
-}
-
-
 def cos_sim(a: Any, b: Any) -> Tensor:
     """(N, P) cosine similarity of every row of `a` (N, D) with every row of `b` (P, D); a single vector is one row."""
-    return _matrix("cosine", a, b)
+    return SIMILARITIES["cosine"].matrix(as_matrix(a), as_matrix(b))
 
 
 def dot_score(a: Any, b: Any) -> Tensor:
     """(N, P) dot products of every row of `a` with every row of `b`."""
-    return _matrix("dot", a, b)
+    return SIMILARITIES["dot"].matrix(as_matrix(a), as_matrix(b))
 
 
 def euclidean_sim(a: Any, b: Any) -> Tensor:
     """(N, P) negative Euclidean distances of every row of `a` to every row of `b`."""
-    return _matrix("euclidean", a, b)
+    return SIMILARITIES["euclidean"].matrix(as_matrix(a), as_matrix(b))
 
 
 def manhattan_sim(a: Any, b: Any) -> Tensor:
     """(N, P) negative Manhattan distances of every row of `a` to every row of `b`."""
-    return _matrix("manhattan", a, b)
+    return SIMILARITIES["manhattan"].matrix(as_matrix(a), as_matrix(b))
 
 
 def pairwise_cos_sim(a: Any, b: Any) -> Tensor:
     """(N,) cosine similarity of row i of `a` with row i of `b`."""
-    return _paired(cosine_paired, a, b)
+    return SIMILARITIES["cosine"].paired(as_tensor(a), as_tensor(b))
 
 
 def pairwise_dot_score(a: Any, b: Any) -> Tensor:
     """(N,) dot product of row i of `a` with row i of `b`."""
-    return _paired(dot_paired, a, b)
+    return SIMILARITIES["dot"].paired(as_tensor(a), as_tensor(b))
 
 
 def pairwise_euclidean_sim(a: Any, b: Any) -> Tensor:
     """(N,) negative Euclidean distance of row i of `a` to row i of `b`."""
-    return _paired(euclidean_paired, a, b)
+    return SIMILARITIES["euclidean"].paired(as_tensor(a), as_tensor(b))
 
 
 def pairwise_manhattan_sim(a: Any, b: Any) -> Tensor:
     """(N,) negative Manhattan distance of row i of `a` to row i of `b`."""
-    return _paired(manhattan_paired, a, b)
+    return SIMILARITIES["manhattan"].paired(as_tensor(a), as_tensor(b))
 
 
 def pairwise_angle_sim(a: Any, b: Any) -> Tensor:
     """(N,) angle similarity of row i of `a` with row i of `b` (see `angle_paired`)."""
-    return _paired(angle_paired, a, b)
+    return angle_paired(densify(as_tensor(a)), densify(as_tensor(b)))
