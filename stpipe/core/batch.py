@@ -15,8 +15,10 @@ from stpipe.core.tokens import Tokens
 class Targets:
     """What the rows are trained towards; a loss reads the member that it declares and finds it filled.
 
-    score (B,) float; label (B,) int64 class; vectors: role -> (B, D) teacher embeddings (role `*` is for every role);
-    scores (B, K) float teacher scores of the candidates of each row.
+    score (B,) float: of the pair, or a teacher's margin of the positive over the negative (format triplet-score); label (B,)
+    int64 class; vectors: role -> (B, D) teacher embeddings (role `*` is for every role);
+    scores (B, K) float: of the documents of each row (ragged lists are filled with NaN), or with k negatives (format
+    n-tuple-scores) either K = k + 1 teacher scores, the positive's first, or K = k margins of the positive over each negative.
     """
 
     score: Tensor | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 
 def derive_seed(*parts: int) -> int:
@@ -21,13 +23,14 @@ def derive_seed(*parts: int) -> int:
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """step: optimiser steps done; num_steps: all steps of the run (0 when unknown); micro: batch within the step;
-    seed: trainer.seed; rank: of this process."""
+    seed: trainer.seed; rank: of this process; factors: metric -> 0-d multiplier of the weight that steers it (set by controllers)."""
 
     step: int = 0
     num_steps: int = 0
     micro: int = 0
     seed: int = 0
     rank: int = 0
+    factors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def generator(self, stream: str) -> torch.Generator:
         """CPU generator for one named use; equal on all ranks, so that e.g. all draw the same Matryoshka dimensions."""

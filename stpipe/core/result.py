@@ -38,7 +38,7 @@ class LossOutput:
         return LossOutput(value, torch.ones((), dtype=torch.float32, device=value.device))
 
     @staticmethod
-    def combine(parts: Mapping[str, tuple[float, LossOutput]]) -> LossOutput:
+    def combine(parts: Mapping[str, tuple[float | Tensor, LossOutput]]) -> LossOutput:
         """Weighted sum of several means over the same rows; each part is also logged by name.
 
         The result counts as many rows as its first part: means with different counts are brought to that count, which

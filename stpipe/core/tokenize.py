@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RoleTokenizer:
+    """How the texts of one role become tokens: roles that go through different encoders differ in it.
+
+    tokenizer: a transformers tokenizer; special_tokens: add its special tokens (static embeddings do without); max_length:
+    tokens of the longest text, special tokens included, unless the data says otherwise (None: the tokenizer's own limit);
+    name: stands for the tokenizer's identity where it cannot be serialised.
+    """
+
+    tokenizer: Any
+    special_tokens: bool = True
+    max_length: int | None = None
+    name: str = ""
 
 
 def tokenize(
@@ -47,7 +63,7 @@ def _encode(tokenizer: Any, texts: list[str], max_length: int | None, special_to
     )
 
 
-def prompt_length(tokenizer: Any, prompt: str) -> int:
+def prompt_length(tokenizer: Any, prompt: str, *, special_tokens: bool = True) -> int:
     """Leading tokens that belong to the prompt, the leading special token included; 0 without a prompt.
 
     A trailing special token of the tokenised prompt (such as [SEP]) does not stand between prompt and text, so it does
@@ -55,6 +71,6 @@ def prompt_length(tokenizer: Any, prompt: str) -> int:
     """
     if not prompt:
         return 0
-    ids = tokenizer([prompt], return_attention_mask=False, return_token_type_ids=False)["input_ids"][0]
-    special = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None}
+    ids = tokenizer([prompt], add_special_tokens=special_tokens, return_attention_mask=False, return_token_type_ids=False)["input_ids"][0]
+    special = {tokenizer.sep_token_id, tokenizer.eos_token_id} - {None} if special_tokens else set()
     return len(ids) - (1 if ids and ids[-1] in special else 0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from stpipe.losses.base import Loss, Term
 from stpipe.losses.cosent import AnglELoss, CoSENTLoss
-from stpipe.losses.distillation import MSELoss
+from stpipe.losses.csr import CSRLoss
+from stpipe.losses.distillation import DistillKLDivLoss, MarginMSELoss, MSELoss, SparseDistillKLDivLoss
 from stpipe.losses.pairs import ContrastiveLoss, CosineSimilarityLoss, OnlineContrastiveLoss
-from stpipe.losses.ranking import MultipleNegativesRankingLoss
+from stpipe.losses.ranking import MultipleNegativesRankingLoss, SparseMultipleNegativesRankingLoss
+from stpipe.losses.splade import SpladeLoss
 from stpipe.losses.triplets import (
     BatchAllTripletLoss,
     BatchHardSoftMarginTripletLoss,
@@ -22,14 +24,20 @@ __all__ = [
     "BatchHardSoftMarginTripletLoss",
     "BatchHardTripletLoss",
     "BatchSemiHardTripletLoss",
+    "CSRLoss",
     "CoSENTLoss",
     "ContrastiveLoss",
     "CosineSimilarityLoss",
+    "DistillKLDivLoss",
     "Loss",
     "MSELoss",
+    "MarginMSELoss",
     "MatryoshkaLoss",
     "MultipleNegativesRankingLoss",
     "OnlineContrastiveLoss",
+    "SparseDistillKLDivLoss",
+    "SparseMultipleNegativesRankingLoss",
+    "SpladeLoss",
     "SumLoss",
     "Term",
     "TripletLoss",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from stpipe.config.errors import DataError
+from stpipe.config.errors import ConfigError, DataError, Problem
 from stpipe.config.fields import option
 from stpipe.core.context import StepContext
 from stpipe.core.reps import RepBatch
@@ -33,6 +33,8 @@ class Loss(ABC):
         kinds: kinds of model.
         wraps: fields that hold further losses: one loss, or terms by name.
         label_range: least and greatest label that makes sense, None when any does.
+        sparsity: what it keeps sparse representations sparse by: "regularizer" (every active term costs), "autoencoder" (it
+            trains the model's SparseAutoEncoder), None: it does not.
         citation: BibTeX of the source, for the model card.
     """
 
@@ -41,6 +43,7 @@ class Loss(ABC):
     kinds: ClassVar[tuple[str, ...]] = ("dense",)
     wraps: ClassVar[tuple[str, ...]] = ()
     label_range: ClassVar[tuple[float, float] | None] = None
+    sparsity: ClassVar[str | None] = None
     citation: ClassVar[str] = ""
 
     def inner(self) -> tuple[Loss, ...]:
@@ -52,10 +55,9 @@ class Loss(ABC):
         return tuple(found)
 
     def effective_coupling(self) -> str:
-        """The coupling, for a wrapper the tightest one inside."""
-        if self.coupling != "inherit":
-            return self.coupling
-        return max((loss.effective_coupling() for loss in self.inner()), key=COUPLINGS.index)
+        """The tightest coupling of the loss itself and of those inside."""
+        own = () if self.coupling == "inherit" else (self.coupling,)
+        return max((*own, *(loss.effective_coupling() for loss in self.inner())), key=COUPLINGS.index)
 
     def citations(self) -> tuple[str, ...]:
         """BibTeX of this loss and of all losses inside, each once."""
@@ -66,9 +68,24 @@ class Loss(ABC):
         """Further outputs of the encoder that this step needs, asked for before the forward; they come in `Rep.extras`."""
         return frozenset().union(*(loss.outputs(ctx) for loss in self.inner()))
 
+    def targets(self) -> Mapping[str, float]:
+        """Metrics that the run shall bring to a value, by name: those of the losses inside; the engine steers `ctx.factors` towards it."""
+        return merge_targets(loss.targets() for loss in self.inner())
+
     @abstractmethod
     def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
         """Sum and count over the local rows of `batch`."""
+
+
+def merge_targets(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """All targets together; a metric can be brought to one value only."""
+    found: dict[str, float] = {}
+    for name, value in (item for part in parts for item in part.items()):
+        if found.setdefault(name, value) != value:
+            raise ConfigError(
+                Problem(f"loss.{name}", f"is to be both {found[name]:g} and {value:g}; give all losses of the run one target")
+            )
+    return found
 
 
 @dataclass(frozen=True)

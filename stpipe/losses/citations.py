@@ -78,3 +78,47 @@ MATRYOSHKA = """@inproceedings{kusupati2022matryoshka,
   eprint={2205.13147},
   archivePrefix={arXiv}
 }"""
+
+SPLADE = """@inproceedings{formal2022distillation,
+  title={From Distillation to Hard Negative Sampling: Making Sparse Neural {IR} Models More Effective},
+  author={Thibault Formal and Carlos Lassance and Benjamin Piwowarski and St{\\'e}phane Clinchant},
+  booktitle={Proceedings of the 45th International ACM SIGIR Conference on Research and Development in Information Retrieval},
+  year={2022},
+  eprint={2205.04733},
+  archivePrefix={arXiv}
+}
+
+@inproceedings{paria2020minimizing,
+  title={Minimizing {FLOPs} to Learn Efficient Sparse Representations},
+  author={Biswajit Paria and Chih-Kuan Yeh and Ian E.H. Yen and Ning Xu and Pradeep Ravikumar and Barnab{\\'a}s P{\\'o}czos},
+  booktitle={International Conference on Learning Representations},
+  year={2020},
+  eprint={2004.05665},
+  archivePrefix={arXiv}
+}"""
+
+MARGIN_MSE = """@misc{hofstaetter2020improving,
+  title={Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation},
+  author={Sebastian Hofst{\\"a}tter and Sophia Althammer and Michael Schr{\\"o}der and Mete Sertkan and Allan Hanbury},
+  year={2020},
+  eprint={2010.02666},
+  archivePrefix={arXiv}
+}"""
+
+COUPLED_TEACHERS = """@misc{lin2020distilling,
+  title={Distilling Dense Representations for Ranking using Tightly-Coupled Teachers},
+  author={Sheng-Chieh Lin and Jheng-Hong Yang and Jimmy Lin},
+  year={2020},
+  eprint={2010.11386},
+  archivePrefix={arXiv}
+}"""
+
+CSR = """@inproceedings{wen2025beyond,
+  title={Beyond {Matryoshka}: Revisiting Sparse Coding for Adaptive Representation},
+  author={Tiansheng Wen and Yifei Wang and Zequn Zeng and Zhong Peng and Yudi Su and Xinyang Liu and Bo Chen and Hongwei Liu and
+    Stefanie Jegelka and Chenyu You},
+  booktitle={International Conference on Machine Learning},
+  year={2025},
+  eprint={2503.01776},
+  archivePrefix={arXiv}
+}"""

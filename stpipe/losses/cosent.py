@@ -38,7 +38,7 @@ def order_loss(similarity: Tensor, target: Tensor, *, scale: float) -> Tensor:
     return log_one_plus_sum_exp(logit + suffix[higher])
 
 
-@LOSSES.register("cosent", aliases=("CoSENTLoss",))
+@LOSSES.register("cosent", aliases=("CoSENTLoss", "SparseCoSENTLoss"))
 @dataclass(frozen=True)
 class CoSENTLoss(Loss):
     """Order of the similarities of pairs against the order of their scores.
@@ -52,6 +52,7 @@ class CoSENTLoss(Loss):
 
     coupling: ClassVar[str] = "batch"
     formats: ClassVar[tuple[str, ...]] = ("pair-score",)
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.COSENT
 
     scale: float = option(20.0, gt=0, help="Factor of the similarity, 1 / temperature.")
@@ -62,7 +63,7 @@ class CoSENTLoss(Loss):
         return LossOutput.whole(order_loss(similarity, base.scores(batch, loss="cosent"), scale=self.scale))
 
 
-@LOSSES.register("angle", aliases=("AnglELoss", "AngleLoss"))
+@LOSSES.register("angle", aliases=("AnglELoss", "AngleLoss", "SparseAnglELoss", "SparseAngleLoss"))
 @dataclass(frozen=True)
 class AnglELoss(Loss):
     """The order loss of CoSENT on the angle similarity, whose gradient does not vanish where the cosine is near 1 or -1.
@@ -78,6 +79,7 @@ class AnglELoss(Loss):
 
     coupling: ClassVar[str] = "batch"
     formats: ClassVar[tuple[str, ...]] = ("pair-score", "triplet", "n-tuple")
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.ANGLE
 
     scale: float = option(20.0, gt=0, help="Factor of the similarity, 1 / temperature.")

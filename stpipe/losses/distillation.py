@@ -1,4 +1,4 @@
-"""Losses that make a student's representations those of a teacher."""
+"""Losses that make a student's representations, or the scores that they give, those of a teacher."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stpipe.config.errors import DataError
+from stpipe.config.fields import option
 from stpipe.config.registry import LOSSES
 from stpipe.core.context import StepContext
 from stpipe.core.reps import RepBatch
@@ -16,9 +18,12 @@ from stpipe.core.result import LossOutput
 from stpipe.losses import citations
 from stpipe.losses.base import Loss
 from stpipe.ops.convert import upcast
+from stpipe.ops.similarity import SIMILARITIES, SimilarityName
+
+SIMILARITY_HELP = "Similarity of query and text in the student; the distances are negated."
 
 
-@LOSSES.register("mse", aliases=("MSELoss",))
+@LOSSES.register("mse", aliases=("MSELoss", "SparseMSELoss"))
 @dataclass(frozen=True)
 class MSELoss(Loss):
     """Mean squared difference to the teacher's embedding.
@@ -31,6 +36,7 @@ class MSELoss(Loss):
 
     coupling: ClassVar[str] = "row"
     formats: ClassVar[tuple[str, ...]] = ("text-vector", "pair-vector")
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.DISTILLATION
 
     def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
@@ -52,3 +58,112 @@ class MSELoss(Loss):
                 "Use a teacher of that width, or give the model a dense head of the teacher's"
             )
         return upcast(teacher.detach())
+
+
+def student_scores(batch: RepBatch, similarity: str) -> Tensor:
+    """(B, 1 + n) similarity of each anchor to its positive and its n negatives, in this order."""
+    paired, anchor = SIMILARITIES[similarity].paired, batch.local("anchor")
+    return torch.stack([paired(anchor, batch.local(role)) for role in ("positive", *batch.negatives)], dim=1)
+
+
+@LOSSES.register("margin_mse", aliases=("MarginMSELoss", "SparseMarginMSELoss"))
+@dataclass(frozen=True)
+class MarginMSELoss(Loss):
+    """Squared difference of the student's and the teacher's margin between positive and negative.
+
+        L_i = mean over negatives n of ((s(a_i, p_i) - s(a_i, n)) - (t(a_i, p_i) - t(a_i, n)))^2
+
+    The label holds the teacher's margins t(a, p) - t(a, n), one a negative and with their sign, or its scores, that of the positive
+    first; which of the two is told by their number. Source: arXiv:2010.02666, "Margin-MSE" (one negative; several are averaged here).
+    Shapes: anchor, positive, negatives (B, D); score (B,), or scores (B, n) or (B, 1 + n). Coupling: row.
+    """
+
+    coupling: ClassVar[str] = "row"
+    formats: ClassVar[tuple[str, ...]] = ("triplet-score", "n-tuple-scores")
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
+    citation: ClassVar[str] = citations.MARGIN_MSE
+
+    similarity: SimilarityName = option("dot", help=SIMILARITY_HELP)
+
+    def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
+        scores = student_scores(batch, self.similarity)
+        return LossOutput.per_row((scores[:, :1] - scores[:, 1:] - self._teacher(batch)).square().mean(1))
+
+    @staticmethod
+    def _teacher(batch: RepBatch) -> Tensor:
+        """(B, n) margins of the teacher."""
+        count, targets = len(batch.negatives), batch.targets
+        given = targets.scores if targets.scores is not None else targets.score
+        if given is None:
+            raise DataError(
+                f"loss 'margin_mse' needs {_wanted(count)} a row, but the batch has no label. Map one with dataset.columns.label"
+            )
+        given = upcast(given.detach())
+        given = given[:, None] if given.dim() == 1 else given
+        if given.shape[1] not in (count, count + 1):
+            raise DataError(f"loss 'margin_mse' needs {_wanted(count)} a row with {count} negative(s); found {given.shape[1]}")
+        return given if given.shape[1] == count else given[:, :1] - given[:, 1:]
+
+
+def _wanted(negatives: int) -> str:
+    return f"{negatives} margin(s) of a teacher, or {negatives + 1} scores with that of the positive first,"
+
+
+@LOSSES.register("distill_kl_div", aliases=("DistillKLDivLoss",))
+@dataclass(frozen=True)
+class DistillKLDivLoss(Loss):
+    """Divergence of the student's distribution over the texts of a row from the teacher's.
+
+        L_i = T_s^2 sum over texts d of q(d) log(q(d) / p(d)),   q = softmax of t(a_i, d) / T_t,   p = softmax of s(a_i, d) / T_s
+
+    d: the positive and the negatives of the row. T_s^2 keeps the size of the gradient when a common temperature is raised. Metric
+    teacher_confidence: mean of the teacher's largest q; near 1, little but the order's top is learned: raise the temperature.
+    Source: arXiv:2010.11386 (KL of the score distributions); the temperature and its square arXiv:1503.02531 section 2.
+    Shapes: anchor, positive, negatives (B, D); scores (B, 1 + n) in this order. Coupling: row.
+    """
+
+    coupling: ClassVar[str] = "row"
+    formats: ClassVar[tuple[str, ...]] = ("n-tuple-scores",)
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
+    citation: ClassVar[str] = citations.COUPLED_TEACHERS
+
+    similarity: SimilarityName = option("dot", help=SIMILARITY_HELP)
+    temperature: float = option(1.0, gt=0, help="Divides the scores of student and teacher; higher is flatter, 1 leaves them as they are.")
+    student_temperature: float | None = option(None, gt=0, help="The student's own temperature; None: temperature.")
+    teacher_temperature: float | None = option(
+        None, gt=0, help="The teacher's own temperature, to suit the spread of its scores; None: temperature."
+    )
+
+    def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
+        mine, its = self.student_temperature or self.temperature, self.teacher_temperature or self.temperature
+        log_p = torch.log_softmax(student_scores(batch, self.similarity) / mine, dim=1)
+        q = torch.softmax(self._teacher(batch) / its, dim=1)
+        out = LossOutput.per_row(F.kl_div(log_p, q.to(log_p.dtype), reduction="none").sum(1) * mine**2)
+        return LossOutput(out.sum, out.count, metrics={"teacher_confidence": q.amax(1).mean()})
+
+    @staticmethod
+    def _teacher(batch: RepBatch) -> Tensor:
+        """(B, 1 + n) scores of the teacher."""
+        scores, texts = batch.targets.scores, 1 + len(batch.negatives)
+        found = "none" if scores is None else f"{scores.shape[1]}"
+        if scores is None or scores.shape[1] != texts or texts < 2:
+            raise DataError(
+                f"loss 'distill_kl_div' needs the teacher's scores of the positive and of at least one negative of each row, here {texts} in "
+                f"that order; found {found}. Map a list of scores with dataset.columns.label (for margins there is margin_mse)"
+            )
+        return upcast(scores.detach())
+
+
+@LOSSES.register("sparse_distill_kl_div", aliases=("SparseDistillKLDivLoss",))
+@dataclass(frozen=True)
+class SparseDistillKLDivLoss(DistillKLDivLoss):
+    """`distill_kl_div` with the temperature that the documentation gives sparse models.
+
+        L_i as in `distill_kl_div`, T = 2
+
+    Source: as `distill_kl_div`. Shapes: anchor, positive, negatives (B, V); scores (B, 1 + n). Coupling: row.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("sparse",)
+
+    temperature: float = option(2.0, gt=0, help="Divides the scores of student and teacher; higher is flatter, 1 leaves them as they are.")

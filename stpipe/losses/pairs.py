@@ -34,7 +34,7 @@ TRANSFORMATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@LOSSES.register("cosine_similarity", aliases=("CosineSimilarityLoss",))
+@LOSSES.register("cosine_similarity", aliases=("CosineSimilarityLoss", "SparseCosineSimilarityLoss"))
 @dataclass(frozen=True)
 class CosineSimilarityLoss(Loss):
     """Regression of the cosine on the score.
@@ -49,6 +49,7 @@ class CosineSimilarityLoss(Loss):
 
     coupling: ClassVar[str] = "row"
     formats: ClassVar[tuple[str, ...]] = ("pair-score",)
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     label_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
     citation: ClassVar[str] = citations.SENTENCE_BERT
 
@@ -79,6 +80,7 @@ class ContrastiveLoss(Loss):
 
     coupling: ClassVar[str] = "row"
     formats: ClassVar[tuple[str, ...]] = ("pair-class", "pair-score")
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     label_range: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     citation: ClassVar[str] = citations.CONTRASTIVE
 
@@ -106,6 +108,7 @@ class OnlineContrastiveLoss(Loss):
 
     coupling: ClassVar[str] = "batch"
     formats: ClassVar[tuple[str, ...]] = ("pair-class", "pair-score")
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     label_range: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     citation: ClassVar[str] = citations.CONTRASTIVE
 

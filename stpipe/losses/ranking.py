@@ -60,6 +60,7 @@ class MultipleNegativesRankingLoss(Loss):
 
     coupling: ClassVar[str] = "anchor"
     formats: ClassVar[tuple[str, ...]] = ("pair", "triplet", "n-tuple")
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.INFO_NCE
 
     scale: float = option(20.0, gt=0, help="Factor of the similarity before the softmax, 1 / temperature. 20 suits cosine; try 1 for dot.")
@@ -154,3 +155,19 @@ class MultipleNegativesRankingLoss(Loss):
 
     def _logit(self, a: Tensor, b: Tensor, drop: Tensor) -> Tensor:
         return (SIMILARITIES[self.similarity].matrix(a, b) * self.scale).masked_fill(drop, -torch.inf)
+
+
+@LOSSES.register("sparse_mnrl", aliases=("SparseMultipleNegativesRankingLoss",))
+@dataclass(frozen=True)
+class SparseMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
+    """`mnrl` with the similarity that the documentation gives sparse models: dot product, scale 1.
+
+        L_i as in `mnrl`, s = dot product, t = 1
+
+    Source: as `mnrl`. Shapes: anchor, positive, negatives (B, V) local rows, (M, V) all rows. Coupling: anchor.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("sparse",)
+
+    scale: float = option(1.0, gt=0, help="Factor of the similarity before the softmax, 1 / temperature. 1 suits dot; try 20 for cosine.")
+    similarity: SimilarityName = option("dot", help="Similarity of two representations; the distances are negated.")

@@ -26,7 +26,7 @@ MARGIN_HELP = (
 )
 
 
-@LOSSES.register("triplet", aliases=("TripletLoss",))
+@LOSSES.register("triplet", aliases=("TripletLoss", "SparseTripletLoss"))
 @dataclass(frozen=True)
 class TripletLoss(Loss):
     """The positive is nearer than the negative by a margin.
@@ -39,6 +39,7 @@ class TripletLoss(Loss):
 
     coupling: ClassVar[str] = "row"
     formats: ClassVar[tuple[str, ...]] = ("triplet", "n-tuple")
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.TRIPLET
 
     triplet_margin: float = option(5.0, ge=0, help=MARGIN_HELP)
@@ -84,6 +85,7 @@ class BatchHardTripletLoss(Loss):
 
     coupling: ClassVar[str] = "batch"
     formats: ClassVar[tuple[str, ...]] = ("labelled-text",)
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.TRIPLET
 
     margin: float = option(5.0, ge=0, help=MARGIN_HELP)
@@ -108,6 +110,7 @@ class BatchHardSoftMarginTripletLoss(Loss):
 
     coupling: ClassVar[str] = "batch"
     formats: ClassVar[tuple[str, ...]] = ("labelled-text",)
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.TRIPLET
 
     metric: MetricName = option("euclidean", help=METRIC_HELP)
@@ -132,6 +135,7 @@ class BatchSemiHardTripletLoss(Loss):
 
     coupling: ClassVar[str] = "batch"
     formats: ClassVar[tuple[str, ...]] = ("labelled-text",)
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.SEMI_HARD
 
     margin: float = option(5.0, ge=0, help=MARGIN_HELP)
@@ -161,6 +165,7 @@ class BatchAllTripletLoss(Loss):
 
     coupling: ClassVar[str] = "batch"
     formats: ClassVar[tuple[str, ...]] = ("labelled-text",)
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.TRIPLET
 
     margin: float = option(5.0, ge=0, help=MARGIN_HELP)

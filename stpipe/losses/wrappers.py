@@ -91,6 +91,7 @@ class SumLoss(Loss):
     """
 
     coupling: ClassVar[str] = "inherit"
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     wraps: ClassVar[tuple[str, ...]] = ("terms",)
 
     terms: Mapping[str, Term] = option(help="Name of the term -> {loss: {name: ...}, weight: 1.0}.")

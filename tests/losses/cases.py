@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from stpipe import losses as L
 from stpipe.core.batch import Targets
 from stpipe.core.reps import RepBatch
-from tests.losses import naive
+from stpipe.losses.csr import OUTPUTS
+from tests.losses import naive, naive_csr
 
 ROWS, WIDTH = 7, 6
 
@@ -22,7 +23,8 @@ ROWS, WIDTH = 7, 6
 class LossCase:
     """A loss and its reference.
 
-    roles: columns of the batch; targets: "score", "binary", "class", "vector", "vectors" or None; reference: (values, targets) -> float64 loop.
+    roles: columns of the batch; targets: "score", "binary", "class", "vector", "vectors", "margin", "margins", "scores" or None;
+    lexical: values at least 0, many of them 0; reference: (values, targets) -> float64 loop.
     """
 
     id: str
@@ -31,21 +33,21 @@ class LossCase:
     roles: tuple[str, ...]
     targets: str | None = None
     width: int = WIDTH
+    lexical: bool = False
 
     @property
     def compares_rows(self) -> bool:
         """Whether rows, rather than the texts within one, are held against each other."""
         within = ("contrastive", "online_contrastive", "mse", "cosine_similarity", "triplet", "sum", "matryoshka-mse", "matryoshka-triplet")
+        within += ("margin_mse", "distill", "sparse_distill", "splade", "csr")
         return not self.id.startswith(within) and not (self.id.startswith("angle-") and len(self.roles) > 2)
 
     def values(self, *, seed: int = 0, rows: int = ROWS, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         """Random rows, near enough to each other that margins are met by some and violated by others."""
         g = torch.Generator().manual_seed(seed)
         centre = torch.randn(self.width, generator=g, dtype=torch.float64)
-        return {
-            role: (centre + 0.8 * torch.randn(rows, self.width, generator=g, dtype=torch.float64)).to(dtype).requires_grad_()
-            for role in self.roles
-        }
+        drawn = {role: centre + 0.8 * torch.randn(rows, self.width, generator=g, dtype=torch.float64) for role in self.roles}
+        return {role: (x.relu() if self.lexical else x).to(dtype).requires_grad_() for role, x in drawn.items()}
 
     def make_targets(self, *, seed: int = 0, rows: int = ROWS, dtype: torch.dtype = torch.float32) -> Targets:
         g = torch.Generator().manual_seed(seed + 1)
@@ -59,6 +61,12 @@ class LossCase:
             return Targets(vectors={"*": torch.randn(rows, self.width, generator=g, dtype=torch.float64).to(dtype)})
         if self.targets == "vectors":
             return Targets(vectors={r: torch.randn(rows, self.width, generator=g, dtype=torch.float64).to(dtype) for r in self.roles})
+        negatives = len(self.roles) - 2
+        if self.targets == "margin":
+            return Targets(score=torch.randn(rows, generator=g, dtype=torch.float64).to(dtype))
+        if self.targets in ("margins", "scores"):
+            width = negatives + (self.targets == "scores")
+            return Targets(scores=3 * torch.randn(rows, width, generator=g, dtype=torch.float64).to(dtype))
         return Targets()
 
     def expected(self, values: dict[str, Tensor], targets: Targets) -> tuple[Tensor, dict[str, Tensor]]:
@@ -73,12 +81,18 @@ def plain_targets(targets: Targets) -> Any:
     """What the naive functions take."""
     if targets.vectors:
         return {k: v.double() for k, v in targets.vectors.items()}
-    found = targets.score if targets.score is not None else targets.label
+    found = next((t for t in (targets.score, targets.label, targets.scores) if t is not None), None)
     return None if found is None else found.double()
 
 
 def rep_batch(values: dict[str, Tensor], targets: Targets) -> RepBatch:
-    return RepBatch.from_values(values, targets=targets)
+    """The batch of these values; `anchor/sae_k` is a further output of the encoder for the anchors, not a role."""
+    batch = RepBatch.from_values({role: x for role, x in values.items() if "/" not in role}, targets=targets)
+    columns = {}
+    for role, column in batch.columns.items():
+        extras = {name.removeprefix(f"{role}/"): x for name, x in values.items() if name.startswith(f"{role}/")}
+        columns[role] = replace(column, local=replace(column.local, extras=extras), all=replace(column.all, extras=extras))
+    return replace(batch, columns=columns)
 
 
 PAIR = ("anchor", "positive")
@@ -201,6 +215,89 @@ def wrapper_cases() -> list[LossCase]:
     return [*cases, LossCase("sum", L.SumLoss(terms=terms), both, NEGATIVES[1])]
 
 
+def distillation_cases() -> list[LossCase]:
+    cases = [LossCase("margin_mse-one", L.MarginMSELoss(), naive.margin_mse, NEGATIVES[1], "margin")]
+    for n in (1, 3):
+        for targets in ("margins", "scores"):
+            cases.append(LossCase(f"margin_mse-{targets}-{n}", L.MarginMSELoss(), naive.margin_mse, NEGATIVES[n], targets))
+        cases.append(LossCase(f"distill-{n}", L.DistillKLDivLoss(), naive.distill_kl_div, NEGATIVES[n], "scores"))
+        sparse = partial(naive.distill_kl_div, student=2.0, teacher=2.0)
+        cases.append(LossCase(f"sparse_distill-{n}", L.SparseDistillKLDivLoss(), sparse, NEGATIVES[n], "scores", lexical=True))
+    apart = L.DistillKLDivLoss(similarity="cosine", temperature=0.3, teacher_temperature=4.0)
+    reference = partial(naive.distill_kl_div, similarity="cosine", student=0.3, teacher=4.0)
+    cosine = L.MarginMSELoss(similarity="cosine")
+    return [
+        *cases,
+        LossCase("distill-apart", apart, reference, NEGATIVES[3], "scores"),
+        LossCase("margin_mse-cosine", cosine, partial(naive.margin_mse, similarity="cosine"), NEGATIVES[3], "scores"),
+    ]
+
+
+DOT = partial(naive.mnrl, similarity="dot", scale=1.0)
+
+
+def splade_cases() -> list[LossCase]:
+    """Weights large enough to be seen; the suite's context is past the warm-up."""
+    weights: dict[str, Any] = {"query_weight": 0.3, "document_weight": 0.2}
+    cases = [
+        LossCase(f"splade-mnrl-{n}", L.SpladeLoss(**weights), partial(naive.splade, DOT, **weights), roles, lexical=True)
+        for n, roles in NEGATIVES.items()
+    ]
+    variants: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "l1": ({"query_regularizer": "l1", "document_regularizer": "l1"}, {"query": naive.l1, "document": naive.l1}),
+        "threshold": (
+            {"query_threshold": 3, "document_threshold": 2},
+            {"query": partial(naive.flops, threshold=3), "document": partial(naive.flops, threshold=2)},
+        ),
+        "l1-threshold": (
+            {"query_regularizer": "l1", "query_threshold": 3, "document_threshold": 2},
+            {"query": partial(naive.l1, threshold=3), "document": partial(naive.flops, threshold=2)},
+        ),
+        "documents": ({"documents_only": True}, {"documents_only": True}),
+        "inference_free": ({"query_weight": 0.0}, {"query_weight": 0.0}),
+    }
+    for name, (options, reference) in variants.items():
+        made = L.SpladeLoss(**{**weights, **options})
+        cases.append(LossCase(f"splade-{name}", made, partial(naive.splade, DOT, **{**weights, **reference}), NEGATIVES[1], lexical=True))
+    inner: list[tuple[str, L.Loss, Callable[..., Tensor], tuple[str, ...], str | None]] = [
+        ("cosent", L.CoSENTLoss(), naive.cosent, PAIR, "score"),
+        ("triplet", L.TripletLoss(triplet_margin=0.5), partial(naive.triplet, triplet_margin=0.5), NEGATIVES[3], None),
+        ("margin_mse", L.MarginMSELoss(), naive.margin_mse, NEGATIVES[3], "scores"),
+        ("mse", L.MSELoss(), naive.mse, PAIR, "vectors"),
+        ("sparse_mnrl", L.SparseMultipleNegativesRankingLoss(), DOT, NEGATIVES[1], None),
+    ]
+    for name, loss, main, roles, targets in inner:
+        made = L.SpladeLoss(loss=loss, **weights)
+        cases.append(LossCase(f"splade-{name}", made, partial(naive.splade, main, **weights), roles, targets, lexical=True))
+    terms = {"a": L.Term(L.SpladeLoss(**weights), 0.5), "b": L.Term(L.TripletLoss(triplet_margin=0.5), 2.0)}
+
+    def both(values: dict[str, Tensor], targets: Any) -> Tensor:
+        return 0.5 * naive.splade(DOT, values, **weights) + 2.0 * naive.triplet(values, triplet_margin=0.5)
+
+    return [*cases, LossCase("sum-splade", L.SumLoss(terms=terms), both, NEGATIVES[1], lexical=True)]
+
+
+def csr_cases() -> list[LossCase]:
+    mains: dict[str, tuple[L.Loss, Callable[..., Tensor], tuple[str, ...], str | None]] = {
+        "mnrl": (L.CSRLoss().loss, partial(naive.mnrl, similarity="dot", scale=1.0), PAIR, None),
+        "negatives": (L.CSRLoss().loss, partial(naive.mnrl, similarity="dot", scale=1.0), NEGATIVES[3], None),
+        "triplet": (L.TripletLoss(triplet_margin=0.5), partial(naive.triplet, triplet_margin=0.5), NEGATIVES[1], None),
+        "cosent": (L.CoSENTLoss(), naive.cosent, PAIR, "score"),
+    }
+    weights: dict[str, dict[str, float]] = {"default": {}, "heavy": {"beta": 2.0, "gamma": 0.5}}
+    return [
+        LossCase(
+            f"csr-{name}-{w}",
+            L.CSRLoss(loss=loss, **options),
+            partial(naive_csr.csr, main=main, **options),
+            (*roles, *(f"{role}/{output}" for role in roles for output in sorted(OUTPUTS))),
+            targets,
+        )
+        for name, (loss, main, roles, targets) in mains.items()
+        for w, options in weights.items()
+    ]
+
+
 CASES: tuple[LossCase, ...] = (
     *ranking_cases(),
     *order_cases(),
@@ -209,4 +306,8 @@ CASES: tuple[LossCase, ...] = (
     LossCase("mse-shared", L.MSELoss(), naive.mse, PAIR, "vector"),
     LossCase("mse-roles", L.MSELoss(), naive.mse, NEGATIVES[1], "vectors"),
     *wrapper_cases(),
+    *distillation_cases(),
+    LossCase("sparse_mnrl", L.SparseMultipleNegativesRankingLoss(), DOT, NEGATIVES[1], lexical=True),
+    *splade_cases(),
+    *csr_cases(),
 )

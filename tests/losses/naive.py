@@ -266,3 +266,60 @@ def matryoshka(inner: Callable[..., Tensor], values: Values, targets: object, *,
         cut = {k: v[:, :dim] for k, v in targets.items()} if isinstance(targets, Mapping) else targets
         total = total + weight * inner({role: x[:, :dim] for role, x in values.items()}, cut)
     return total
+
+
+def margin_mse(values: Values, targets: Tensor, *, similarity: str = "dot") -> Tensor:
+    """targets: rows of one margin a negative, or of one score a text, the positive's first; or one margin a row."""
+    score, roles, found = SIMILARITY[similarity], negative_roles(values), []
+    for i, a in enumerate(values["anchor"]):
+        given = targets[i].reshape(-1).tolist()
+        for k, role in enumerate(roles):
+            margin = given[0] - given[k + 1] if len(given) > len(roles) else given[k]
+            found.append((score(a, values["positive"][i]) - score(a, values[role][i]) - margin) ** 2)
+    return mean(found)
+
+
+def distill_kl_div(values: Values, targets: Tensor, *, similarity: str = "dot", student: float = 1.0, teacher: float = 1.0) -> Tensor:
+    found = []
+    for i, a in enumerate(values["anchor"]):
+        mine = [SIMILARITY[similarity](a, values[r][i]) / student for r in ("positive", *negative_roles(values))]
+        its = [t / teacher for t in targets[i].unbind()]
+        total = torch.zeros((), dtype=torch.float64)
+        for s, t in zip(mine, its, strict=True):
+            log_p, log_q = s - log_sum_exp(mine), t - log_sum_exp(its)
+            total = total + log_q.exp() * (log_q - log_p)
+        found.append(student**2 * total)
+    return mean(found)
+
+
+def flops(rows: Sequence[Tensor], *, threshold: int | None = None) -> Tensor:
+    """Rows of weights; those with at most `threshold` non-zero weights count as zeros."""
+    total = torch.zeros((), dtype=torch.float64)
+    for v in range(len(rows[0])):
+        kept = [row[v] for row in rows if threshold is None or sum(float(w) != 0 for w in row.detach()) > threshold]
+        total = total + (sum(kept) / len(rows)) ** 2  # type: ignore[operator]
+    return total
+
+
+def l1(rows: Sequence[Tensor], *, threshold: int | None = None) -> Tensor:
+    kept = [sum(row) for row in rows if threshold is None or sum(float(w) != 0 for w in row.detach()) > threshold]
+    return sum(kept) / len(rows) if kept else torch.zeros((), dtype=torch.float64)  # type: ignore[return-value, arg-type]
+
+
+def splade(
+    inner: Callable[..., Tensor],
+    values: Values,
+    targets: object = None,
+    *,
+    query_weight: float = 5e-5,
+    document_weight: float = 3e-5,
+    query: Callable[..., Tensor] = flops,
+    document: Callable[..., Tensor] = flops,
+    documents_only: bool = False,
+) -> Tensor:
+    queries = [] if documents_only else list(values["anchor"])
+    documents = [row for role, x in values.items() if role != "anchor" or documents_only for row in x]
+    total = inner(values, targets)
+    for weight, regularizer, rows in ((query_weight, query, queries), (document_weight, document, documents)):
+        total = total + (weight * regularizer(rows) if rows else 0)
+    return total

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,9 @@ from stpipe.losses import (
     BatchHardTripletLoss,
     BatchSemiHardTripletLoss,
     CoSENTLoss,
+    DistillKLDivLoss,
     Loss,
+    MarginMSELoss,
     MSELoss,
     OnlineContrastiveLoss,
 )
@@ -96,3 +100,57 @@ def test_batch_all_of_many_rows_is_exact() -> None:
     hinge = torch.where(keep, (d[:, :, None] - d[:, None, :] + 0.2).clamp(min=0), 0)
     assert float(out.count) == float((hinge > 0).sum())
     torch.testing.assert_close(out.mean.double(), hinge.sum() / (hinge > 0).sum(), rtol=1e-5, atol=0)
+
+
+def triplet(targets: Targets, negatives: int = 1) -> RepBatch:
+    roles = ("anchor", "positive", *(f"negative_{k + 1}" for k in range(negatives)))
+    return RepBatch.from_values({r: torch.randn(4, 3) for r in roles}, targets=targets)
+
+
+def test_margins_and_scores_are_told_apart_by_their_number() -> None:
+    scores = torch.randn(4, 3)
+    batch = triplet(Targets(scores=scores), negatives=2)
+    margins = replace(batch, targets=Targets(scores=scores[:, :1] - scores[:, 1:]))
+    torch.testing.assert_close(MarginMSELoss()(batch, CTX).mean, MarginMSELoss()(margins, CTX).mean)
+    swapped = replace(batch, targets=Targets(scores=scores.flip(1)))
+    assert abs(float(MarginMSELoss()(swapped, CTX).mean - MarginMSELoss()(batch, CTX).mean)) > 1e-3, "margins have a sign"
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (Targets(), "needs 2 margin\\(s\\) of a teacher, or 3 scores .* no label"),
+        (Targets(score=torch.zeros(4)), "with 2 negative\\(s\\); found 1"),
+        (Targets(scores=torch.zeros(4, 4)), "found 4"),
+    ],
+)
+def test_margins_of_another_number(targets: Targets, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        MarginMSELoss()(triplet(targets, negatives=2), CTX)
+
+
+@pytest.mark.parametrize(
+    ("targets", "negatives", "message"),
+    [
+        (Targets(), 1, "here 2 in that order; found none"),
+        (Targets(scores=torch.zeros(4, 1)), 1, "found 1"),
+        (Targets(scores=torch.zeros(4, 1)), 0, "at least one negative"),
+    ],
+)
+def test_scores_of_another_number(targets: Targets, negatives: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        DistillKLDivLoss()(triplet(targets, negatives), CTX)
+
+
+def test_a_teacher_that_is_too_sure_is_seen_in_the_log() -> None:
+    batch = triplet(Targets(scores=torch.tensor([[50.0, -50.0]] * 4)))
+    assert float(DistillKLDivLoss()(batch, CTX).metrics["teacher_confidence"]) == pytest.approx(1.0)
+    assert float(DistillKLDivLoss(teacher_temperature=1000.0)(batch, CTX).metrics["teacher_confidence"]) < 0.6
+
+
+def test_a_student_that_agrees_with_its_teacher_has_no_loss() -> None:
+    x = triplet(Targets(), negatives=2)
+    scores = torch.stack([(x.local("anchor") * x.local(r)).sum(1) for r in ("positive", "negative_1", "negative_2")], 1)
+    for loss in (MarginMSELoss(), DistillKLDivLoss(temperature=3.0)):
+        assert abs(float(loss(replace(x, targets=Targets(scores=scores + 7.0)), CTX).mean)) < 1e-6
+        assert float(loss(replace(x, targets=Targets(scores=-scores)), CTX).mean) > 1e-3
