@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from stpipe.models.csr import CSRModel
 from stpipe.models.dense import DenseHead, DenseModel
 from stpipe.models.encoder import Encoder
+from stpipe.models.inference_free import InferenceFreeSpladeModel
 from stpipe.models.paths import resolve_path
 from stpipe.models.sentence_transformer import SentenceTransformer
+from stpipe.models.sparse_encoder import SparseEncoder
+from stpipe.models.splade import SpladeModel
 from stpipe.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 
-__all__ = ["DenseHead", "DenseModel", "Encoder", "SentenceTransformer", "load_tokenizer", "resolve_path", "tokenizer_fingerprint"]
+__all__ = [
+    "CSRModel",
+    "DenseHead",
+    "DenseModel",
+    "Encoder",
+    "InferenceFreeSpladeModel",
+    "SentenceTransformer",
+    "SparseEncoder",
+    "SpladeModel",
+    "load_tokenizer",
+    "resolve_path",
+    "tokenizer_fingerprint",
+]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from stpipe.config.errors import ConfigError
@@ -91,6 +91,32 @@ def load_backbone(directory: Path, *, config: PreTrainedConfig, options: Mapping
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(f"{directory}: {cls.__name__} cannot be loaded: {str(error).splitlines()[0]}") from error
     return model
+
+
+def load_masked_lm(directory: Path, *, config: PreTrainedConfig, options: Mapping[str, Any] | None = None) -> tuple[PreTrainedModel, bool]:
+    """The weights of a model directory with their masked-language-model head, and whether the directory holds that head.
+
+    Arguments as for load_backbone. A head that is not in the directory has arbitrary weights.
+    """
+    try:
+        with no_progress_bars(), quiet():
+            model, found = AutoModelForMaskedLM.from_pretrained(directory, config=config, output_loading_info=True, **(options or {}))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{directory}: there is no masked-language model here, which SPLADE needs ({str(error).splitlines()[0]})"
+        ) from error
+    return model, not found["missing_keys"]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the table of weights that are missing or left over; the caller looks at them itself."""
+    before = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(before)
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from stpipe.config.errors import ConfigError
 from stpipe.config.fields import option
 from stpipe.config.registry import MODELS
-from stpipe.models.format import LoadOptions, read_modules, read_settings
+from stpipe.models.component import ModelComponent
+from stpipe.models.format import read_modules, read_settings
 from stpipe.models.modules import Dense, Dropout, LayerNorm, Module, Normalize, Pooling
 from stpipe.models.paths import resolve_path
 from stpipe.models.sentence_transformer import SentenceTransformer
@@ -28,17 +28,15 @@ class DenseHead:
 
 
 @MODELS.register("dense", aliases=("SentenceTransformer",))
-@dataclass(frozen=True)
-class DenseModel:
+@dataclass(frozen=True, kw_only=True)
+class DenseModel(ModelComponent):
     """A dense embedding model from a sentence-transformers directory or a bare transformers checkpoint.
 
     Weights are float32 whatever the checkpoint holds; trainer.precision says what is computed with.
     """
 
     kind: ClassVar[str] = "dense"
-    similarities: ClassVar[list[str]] = ["cosine", "dot", "euclidean", "manhattan"]
 
-    name_or_path: str = option(help="Directory, `package://MODULE/SUBDIR` or Hub id of the start weights.")
     pooling: PoolingMode | tuple[PoolingMode, ...] | None = option(
         None,
         help="How tokens become a vector; several modes are concatenated. Replaces what the model stores after its backbone. None keeps it; a bare checkpoint gets mean, a causal one lasttoken.",
@@ -52,62 +50,21 @@ class DenseModel:
     layer_norm: bool = option(False, help="Add a layer normalisation after the dense layers.")
     embedding_dropout: float | None = option(None, ge=0, lt=1, help="Add dropout of the embedding in training; None adds none.")
     normalize: bool | None = option(None, help="End with unit length, or never. None keeps what the model stores.")
-    prompts: Mapping[str, str] = option(
-        help="Name -> prompt, saved with the model; `query` and `document` are used by encode_query and encode_document.", factory=dict
-    )
-    max_seq_length: int | None = option(None, ge=2, help="Longest text in tokens, special tokens included; None keeps the model's own.")
-    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = option(
-        None, help="Similarity that the model is meant for; None keeps the stored one, else cosine."
-    )
     truncate_dim: int | None = option(None, ge=1, help="Dimensions that the saved model returns; training uses all. None returns all.")
-    hidden_dropout: float | None = option(None, ge=0, lt=1, help="Dropout of hidden states in the backbone; None keeps the model's own.")
-    attention_dropout: float | None = option(
-        None,
-        ge=0,
-        lt=1,
-        help="Dropout of attention weights in the backbone; None keeps the model's own. 0 is about a fifth faster on a CPU.",
-    )
-    layout: Literal["auto", "packed", "padded"] = option(
-        "auto", help="auto packs texts without padding where a self-check finds that exact, else pads."
-    )
-    attn: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option(
-        "auto", help="Attention of the padded layout; anything but auto also turns packing off."
-    )
-    device_map: str | None = option(None, help="Spread the backbone over devices (`auto`); for inference and very large models only.")
-    revision: str | None = option(None, help="Branch, tag or commit of a Hub model.")
-    trust_remote_code: bool = option(False, help="Allow code that a Hub model ships. Read it first.")
 
     def build(self) -> SentenceTransformer:
-        """Load the weights and put the stack together, on the CPU. New layers are drawn from torch's global generator."""
-        if self.layout == "packed" and self.attn != "auto":
-            raise ConfigError(
-                f"model.layout=packed brings its own attention and cannot be combined with model.attn={self.attn}; remove one"
-            )
+        options = self.load_options()
         path = resolve_path(self.name_or_path, revision=self.revision)
-        remote: dict[str, Any] = {"trust_remote_code": True} if self.trust_remote_code else {}
-        placed = {"device_map": self.device_map} if self.device_map else {}
-        attention = {} if self.attn == "auto" else {"attn_implementation": self.attn}
-        options = LoadOptions(
-            model={"dtype": "float32", **placed, **attention, **remote},
-            tokenizer=remote,
-            config=remote,
-            hidden_dropout=self.hidden_dropout,
-            attention_dropout=self.attention_dropout,
-            max_seq_length=self.max_seq_length,
-        )
         stored = read_settings(path)
         model = SentenceTransformer(
             modules=self.stack(read_modules(path, options=options)),
-            device=None if self.device_map else "cpu",
+            device=self.start_device,
             prompts={**stored.prompts, **self.prompts},
             default_prompt_name=stored.default_prompt_name,
             similarity_fn_name=self.similarity or stored.similarity,
             truncate_dim=self.truncate_dim or stored.truncate_dim,
         )
-        model.name_or_path = self.name_or_path
-        if self.layout != "auto" or self.attn != "auto":
-            model.encoder.layout = "packed" if self.layout == "packed" else "padded"
-        return model
+        return self.finish(model)
 
     def stack(self, modules: list[Module]) -> list[Module]:
         """The modules of the model, from those that are stored."""

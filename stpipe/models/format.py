@@ -6,17 +6,19 @@ Written as version 6.2 writes it, read in the form of any version since 2.0.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
+from transformers import PreTrainedConfig
 
 from stpipe.config.errors import ConfigError
-from stpipe.models.backbone import is_causal, load_backbone, load_config
-from stpipe.models.modules import MODULES, Module, Pooling, Transformer
+from stpipe.models.backbone import is_causal, load_backbone, load_config, load_masked_lm
+from stpipe.models.mlm_head import reset_head
+from stpipe.models.modules import MODULES, MaskedLanguageModel, Module, Pooling, Transformer
 from stpipe.models.tokenizer import load_tokenizer
 
 MODULES_FILE = "modules.json"
@@ -36,6 +38,7 @@ class Settings:
     default_prompt_name: str | None = None
     similarity: str | None = None
     truncate_dim: int | None = None
+    max_active_dims: int | None = None
     model_type: str = "SentenceTransformer"
 
 
@@ -55,20 +58,37 @@ class LoadOptions:
     max_seq_length: int | None = None
 
 
-def read_modules(directory: Path, *, options: LoadOptions | None = None) -> list[Module]:
-    """The modules of a model directory; a bare transformers checkpoint gets mean (causal models: last-token) pooling."""
+Bare = Callable[[Path, LoadOptions], list[Module]]
+T = TypeVar("T", bound=Transformer)
+
+
+def read_modules(directory: Path, *, options: LoadOptions | None = None, bare: Bare | None = None) -> list[Module]:
+    """The modules of a model directory.
+
+    Args:
+        directory: the model directory.
+        options: how the backbone is loaded.
+        bare: modules of a transformers checkpoint without modules.json; None is `dense_stack`.
+    """
     options = options or LoadOptions()
     if not (directory / MODULES_FILE).exists():
-        transformer = read_transformer(directory, options)
-        mode = "lasttoken" if is_causal(transformer.model.config) else "mean"
-        return [transformer, Pooling(transformer.output_dim(), mode=mode)]
-    entries = json.loads((directory / MODULES_FILE).read_text(encoding="utf-8"))
-    modules = []
-    for entry in sorted(entries, key=lambda e: int(e["idx"])):
-        folder = module_folder(directory, entry["path"])
-        cls = module_class(entry["type"], directory)
-        modules.append(read_transformer(folder, options) if cls is Transformer else cls.load(folder))
-    return modules
+        return (bare or dense_stack)(directory, options)
+    return [read_module(entry["type"], module_folder(directory, entry["path"]), options) for entry in stored_modules(directory)]
+
+
+def dense_stack(directory: Path, options: LoadOptions) -> list[Module]:
+    """A bare checkpoint as a dense model: mean pooling, for a causal model last-token pooling."""
+    transformer = read_transformer(directory, options)
+    mode = "lasttoken" if is_causal(transformer.model.config) else "mean"
+    return [transformer, Pooling(transformer.output_dim(), mode=mode)]
+
+
+def read_module(type_name: str, folder: Path, options: LoadOptions) -> Module:
+    """Any module by its type in the format; one that holds others reads them by this function, too."""
+    cls = module_class(type_name, folder)
+    if issubclass(cls, Transformer):
+        return read_transformer(folder, options, task=cls.task)
+    return cls.read(folder, read_module=lambda inner, inside: read_module(inner, inside, options))
 
 
 def module_folder(directory: Path, path: str) -> Path:
@@ -89,21 +109,76 @@ def module_class(type_name: str, directory: Path) -> type[Module]:
     return cls
 
 
-def read_transformer(directory: Path, options: LoadOptions) -> Transformer:
-    """Backbone and tokenizer, with the limits that sentence_bert_config.json adds."""
-    stored = read_json(next((directory / name for name in TRANSFORMER_FILES if (directory / name).exists()), None))
-    task = stored.get("transformer_task", "feature-extraction")
-    if task != "feature-extraction":
-        raise ConfigError(f"{directory}: the Transformer is for '{task}'; a dense model needs 'feature-extraction'")
-    config = load_config(
+def read_transformer(directory: Path, options: LoadOptions, *, task: str = Transformer.task) -> Transformer:
+    """Backbone and tokenizer, with the limits that sentence_bert_config.json adds. The task that is stored there decides
+    whether the backbone keeps its masked-language-model head; versions before 5.4 store none, and `task` (that of the class) does."""
+    stored = stored_limits(directory)
+    task = stored.get("transformer_task") or task
+    if task not in TASKS:
+        raise ConfigError(f"{directory}: the Transformer is for '{task}'; supported are {', '.join(TASKS)}")
+    return TASKS[task](directory, options, stored)
+
+
+def stored_limits(directory: Path) -> dict[str, Any]:
+    """Content of sentence_bert_config.json, whatever it is called; empty for a bare checkpoint."""
+    return read_json(next((directory / name for name in TRANSFORMER_FILES if (directory / name).exists()), None))
+
+
+def read_backbone(directory: Path, options: LoadOptions, stored: Mapping[str, Any]) -> Transformer:
+    """A backbone without head."""
+    config = stored_config(directory, options, stored)
+    model = load_backbone(directory, config=config, options={**kept(stored, "model"), **options.model})
+    return with_tokenizer(Transformer(model, tokenizer=None), directory, options, stored)
+
+
+def read_masked_lm(directory: Path, options: LoadOptions, stored: Mapping[str, Any], *, fresh_head: bool = False) -> MaskedLanguageModel:
+    """A backbone with its masked-language-model head.
+
+    fresh_head: give a checkpoint that has none a head tied to its word embeddings (to be calibrated); else that is an error.
+    """
+    config = stored_config(directory, options, stored)
+    model, has_head = load_masked_lm(directory, config=config, options={**kept(stored, "model"), **options.model})
+    if not has_head:
+        if not fresh_head:
+            raise ConfigError(
+                f"{directory} holds an encoder without masked-language-model head. Train one with `model=splade` (it gets a head "
+                "tied to its word embeddings), or name a fill-mask checkpoint"
+            )
+        reset_head(model)
+    backbone = MaskedLanguageModel(model, tokenizer=None)
+    backbone.fresh = not has_head
+    return with_tokenizer(backbone, directory, options, stored)
+
+
+def stored_classes(directory: Path) -> list[str]:
+    """Class names of the modules of a directory, in order; none for a bare checkpoint."""
+    return [entry["type"].rsplit(".", 1)[-1] for entry in stored_modules(directory)]
+
+
+def first_folder(directory: Path) -> Path:
+    """Where the first module lies: the directory itself, but for old versions, which gave it a folder of its own."""
+    return next((module_folder(directory, entry["path"]) for entry in stored_modules(directory)), directory)
+
+
+def stored_modules(directory: Path) -> list[dict[str, Any]]:
+    """The entries of modules.json, in order; none for a bare checkpoint."""
+    file = directory / MODULES_FILE
+    entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    return sorted(entries, key=lambda entry: int(entry["idx"]))
+
+
+def stored_config(directory: Path, options: LoadOptions, stored: Mapping[str, Any]) -> PreTrainedConfig:
+    """Configuration of the backbone, with the changes that are stored and asked for."""
+    return load_config(
         directory,
         hidden_dropout=options.hidden_dropout,
         attention_dropout=options.attention_dropout,
         options={**kept(stored, "config"), **options.config},
     )
-    model = load_backbone(directory, config=config, options={**kept(stored, "model"), **options.model})
-    # The tokenizer comes second: its limit depends on the positions that the model has.
-    transformer = Transformer(model, tokenizer=None)
+
+
+def with_tokenizer(transformer: T, directory: Path, options: LoadOptions, stored: Mapping[str, Any]) -> T:
+    """The backbone with its tokenizer, which comes second: its limit depends on the positions that the model has."""
     transformer.tokenizer = load_tokenizer(
         directory,
         max_seq_length=options.max_seq_length or stored.get("max_seq_length"),
@@ -112,6 +187,12 @@ def read_transformer(directory: Path, options: LoadOptions) -> Transformer:
         options={**kept(stored, "tokenizer", "processor"), **options.tokenizer},
     )
     return transformer
+
+
+TASKS: dict[str, Callable[[Path, LoadOptions, Mapping[str, Any]], Transformer]] = {
+    "feature-extraction": read_backbone,
+    "fill-mask": read_masked_lm,
+}
 
 
 def kept(stored: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -141,6 +222,7 @@ def read_settings(directory: Path) -> Settings:
         default_prompt_name=stored.get("default_prompt_name"),
         similarity=stored.get("similarity_fn_name"),
         truncate_dim=stored.get("truncate_dim"),
+        max_active_dims=stored.get("max_active_dims"),
         model_type=stored.get("model_type") or "SentenceTransformer",
     )
 
@@ -150,8 +232,7 @@ def write_model(directory: Path, *, modules: Iterable[Module], settings: Setting
     directory.mkdir(parents=True, exist_ok=True)
     entries = []
     for idx, module in enumerate(modules):
-        name = type(module).__name__
-        path = "" if idx == 0 else f"{idx}_{name}"
+        path = "" if idx == 0 else f"{idx}_{module.folder_name()}"
         module.save(directory / path)
         entries.append({"idx": idx, "name": str(idx), "path": path, "type": module.type_name})
     (directory / MODULES_FILE).write_text(json.dumps(entries, indent=2), encoding="utf-8")
@@ -162,6 +243,7 @@ def write_model(directory: Path, *, modules: Iterable[Module], settings: Setting
         "prompts": dict(settings.prompts),
         "similarity_fn_name": settings.similarity,
     }
-    if settings.truncate_dim is not None:
-        stored["truncate_dim"] = settings.truncate_dim
+    for name in ("truncate_dim", "max_active_dims"):
+        if getattr(settings, name) is not None:
+            stored[name] = getattr(settings, name)
     (directory / SETTINGS_FILE).write_text(json.dumps(stored, indent=2, sort_keys=True), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from stpipe.models.encoder import Encoder
 
 CHUNK = 8192  # texts tokenised at once, so that memory does not grow with the corpus
 MAX_TOKENS = 16384  # of one forward: beyond it nothing gets faster
+MAX_CELLS = 1 << 25  # texts x words that one forward holds: thousands of short queries times a large vocabulary would be gigabytes
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Job:
     """Texts to be computed.
 
     prompt: put before each text; batch_size: a forward takes no more tokens than so many texts of the maximum length;
-    max_seq_length: longest text in tokens, None has no limit; progress: show a bar.
+    max_seq_length: longest text in tokens, None has no limit; progress: show a bar; route: way through a Router;
+    max_active_dims: sparse embeddings keep the largest so many weights of a text, None all; max_texts: of one forward, None has
+    no other limit than the tokens.
     """
 
     texts: Sequence[str]
@@ -32,6 +35,9 @@ class Job:
     batch_size: int = 32
     max_seq_length: int | None = None
     progress: bool = False
+    route: str | None = None
+    max_active_dims: int | None = None
+    max_texts: int | None = None
 
 
 def sentence_embeddings(encoder: Encoder, job: Job, *, dim: int | None, unit_length: bool, to_cpu: bool) -> Tensor:
@@ -47,6 +53,38 @@ def sentence_embeddings(encoder: Encoder, job: Job, *, dim: int | None, unit_len
 
     run(encoder, job, consume)
     return out
+
+
+def sparse_embeddings(encoder: Encoder, job: Job, *, to_cpu: bool) -> Tensor:
+    """(N, V) sparse COO tensor of the weights, coalesced; only one forward's texts are ever dense."""
+    device = torch.device("cpu") if to_cpu else encoder.device
+    rows: list[Tensor] = []
+    columns: list[Tensor] = []
+    values: list[Tensor] = []
+
+    def consume(features: dict[str, Any], places: list[int]) -> None:
+        dense = features["sentence_embedding"]
+        if job.max_active_dims is not None:
+            dense = keep_largest(dense, job.max_active_dims)
+        row, column = dense.nonzero(as_tuple=True)  # waits for the device: how many there are decides the shape
+        rows.append(torch.tensor(places, device=device)[row.to(device)])
+        columns.append(column.to(device))
+        values.append(dense[row, column].to(device=device, dtype=torch.float32))
+
+    run(encoder, replace(job, max_texts=max(1, MAX_CELLS // encoder.embedding_dim)), consume)
+    if not rows:
+        return torch.sparse_coo_tensor(torch.empty(2, 0, dtype=torch.int64), torch.empty(0), (0, encoder.embedding_dim), device=device)
+    index = torch.stack([torch.cat(rows), torch.cat(columns)])
+    shape = (len(job.texts), encoder.embedding_dim)
+    return torch.sparse_coo_tensor(index, torch.cat(values), shape, check_invariants=False).coalesce()
+
+
+def keep_largest(dense: Tensor, count: int) -> Tensor:
+    """(N, V) with all but the `count` largest absolute values of each row set to zero."""
+    if count >= dense.shape[1]:
+        return dense
+    index = dense.abs().topk(count, dim=1).indices
+    return torch.zeros_like(dense).scatter_(1, index, dense.gather(1, index))
 
 
 def token_embeddings(encoder: Encoder, job: Job) -> list[Tensor]:
@@ -83,27 +121,39 @@ def all_features(encoder: Encoder, job: Job) -> list[dict[str, Tensor]]:
 def run(encoder: Encoder, job: Job, consume: Callable[[dict[str, Any], list[int]], None]) -> None:
     """Compute the features of all texts; `consume` gets those of some texts and their places, longest texts first."""
     order = sorted(range(len(job.texts)), key=lambda i: -len(job.texts[i]))
-    skip = prompt_length(encoder.tokenizer, job.prompt)
+    entry = encoder.input_of(job.route)
+    skip = prompt_length(entry.tokenizer, job.prompt)
     budget = min(MAX_TOKENS, job.batch_size * min(job.max_seq_length or MAX_TOKENS, MAX_TOKENS))
-    padded = encoder.layout == "padded"
+    limits = [job.max_texts, job.batch_size if encoder.layout == "padded" else None]
+    max_texts = min((limit for limit in limits if limit is not None), default=None)
     with bar(len(job.texts), show=job.progress) as advance:
         for start in range(0, len(order), CHUNK):
             places = order[start : start + CHUNK]
-            ids = tokenize(encoder.tokenizer, [job.texts[i] for i in places], prompt=job.prompt, max_length=job.max_seq_length)
+            ids = tokenize(
+                entry.tokenizer,
+                [job.texts[i] for i in places],
+                prompt=job.prompt,
+                max_length=job.max_seq_length,
+                special_tokens=entry.special_tokens,
+            )
             by_length = sorted(range(len(places)), key=lambda i: -len(ids[i]))
-            for batch in batches([len(ids[i]) for i in by_length], budget=budget, batch_size=job.batch_size, padded=padded):
+            lengths = [len(ids[i]) for i in by_length]
+            for batch in batches(lengths, budget=budget, max_texts=max_texts, padded=encoder.layout == "padded"):
                 rows = [by_length[i] for i in batch]
                 tokens = Tokens.from_lists([ids[i] for i in rows], prompt_lengths=[skip] * len(rows) if skip else None)
-                consume(encoder.features(tokens.to(encoder.device)), [places[i] for i in rows])
+                consume(
+                    encoder.features(tokens.to(encoder.device), route=job.route, max_active_dims=job.max_active_dims),
+                    [places[i] for i in rows],
+                )
                 advance(len(rows))
 
 
-def batches(lengths: Sequence[int], *, budget: int, batch_size: int, padded: bool) -> Iterator[range]:
-    """Cut texts of falling length into runs of at most `budget` tokens; padded runs hold at most batch_size texts too."""
+def batches(lengths: Sequence[int], *, budget: int, max_texts: int | None, padded: bool) -> Iterator[range]:
+    """Cut texts of falling length into runs of at most `budget` tokens, padding included where padded, and max_texts texts."""
     start = used = 0
     for i, length in enumerate(lengths):
         cost = lengths[start] if padded else length
-        if i > start and (used + cost > budget or (padded and i - start >= batch_size)):
+        if i > start and (used + cost > budget or (max_texts is not None and i - start >= max_texts)):
             yield range(start, i)
             start, used, cost = i, 0, length
         used += cost

@@ -7,11 +7,12 @@ import os
 import re
 from pathlib import Path
 
-from stpipe.config.errors import ConfigError
+from stpipe.config.errors import ConfigError, UnreachableError
 
 PACKAGE = "package://"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 WEIGHTS_OF_OTHERS = ("*.h5", "*.ot", "*.msgpack", "*.onnx*", "*.tflite", "*.gguf", "onnx/*", "openvino/*", "coreml/*", "original/*")
+TIMEOUT = 10.0  # seconds that the Hub may take to say what a repository holds
 
 
 def resolve_path(
@@ -61,34 +62,50 @@ def package_path(url: str) -> Path:
 
 
 def hub_path(name: str, *, offline: bool, revision: str | None, token: bool | str | None, cache_dir: str | None) -> Path:
-    """Snapshot of a Hub repository, downloaded unless the cache has it."""
+    """Snapshot of a Hub repository, downloaded unless the cache has it. Without a connection the cache alone is asked."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     reasons = []
     for repo in (name,) if "/" in name else (name, f"sentence-transformers/{name}"):
+        ignored, failure = (list(WEIGHTS_OF_OTHERS), "") if offline else ignored_files(repo, revision, token)
         try:
-            ignored = ignored_files(repo, offline, revision, token)
             snapshot = snapshot_download(
-                repo, revision=revision, token=token, cache_dir=cache_dir, local_files_only=offline, ignore_patterns=ignored
+                repo,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=offline or bool(failure),
+                ignore_patterns=ignored,
             )
             return Path(str(snapshot))
-        except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-            reasons.append(f"{repo}: {str(error).strip().splitlines()[0]}")
-    how = "offline, and it is not in the local Hub cache" if offline else "not reachable (" + "; ".join(reasons) + ")"
-    raise ConfigError(
-        f"model '{name}' is no local directory, and as a Hub id it is {how}. Fix the name, or download it while online, "
-        "or set HF_HOME to a cache that has it, or run with +profile=offline (embedded model and data)"
+        except Exception as error:  # the hub client lets the types of its HTTP library through
+            reasons.append(f"{repo}: {failure or _first_line(error)}")
+    how = (
+        "offline, and it is not in the local Hub cache"
+        if offline
+        else f"neither in the local Hub cache nor reachable ({'; '.join(reasons)})"
+    )
+    raise UnreachableError(
+        name, f"model '{name}' is no local directory, and as a Hub id it is {how}. HF_HOME can be set to a cache that has it"
     )
 
 
-def ignored_files(repo: str, offline: bool, revision: str | None, token: bool | str | None) -> list[str]:
-    """Patterns of files that are not needed: other frameworks' weights, and .bin weights beside safetensors."""
-    patterns = list(WEIGHTS_OF_OTHERS)
-    if not offline:
-        from huggingface_hub import list_repo_files
+def ignored_files(repo: str, revision: str | None, token: bool | str | None) -> tuple[list[str], str]:
+    """(patterns of files that are not needed, why the Hub could not be asked or empty).
 
-        if any(f.endswith(".safetensors") for f in list_repo_files(repo, revision=revision, token=token)):
-            patterns.append("*.bin")
-    return patterns
+    Not needed are other frameworks' weights, and .bin weights beside safetensors.
+    """
+    from huggingface_hub import HfApi
+
+    patterns = list(WEIGHTS_OF_OTHERS)
+    try:
+        # model_info asks once; listing the files would retry for half a minute where there is no network
+        files = [s.rfilename for s in HfApi().model_info(repo, revision=revision, token=token, timeout=TIMEOUT).siblings or ()]
+    except Exception as error:
+        return patterns, _first_line(error)
+    return patterns + (["*.bin"] if any(f.endswith(".safetensors") for f in files) else []), ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from stpipe.config.errors import ConfigError
 from stpipe.models import SentenceTransformer
 from stpipe.models.format import read_modules, read_settings
-from stpipe.models.modules import Dense, Dropout, LayerNorm, Module, Normalize, Pooling, Transformer
+from stpipe.models.modules import MODULES, Dense, Dropout, LayerNorm, Module, Normalize, Pooling, Transformer
 from tests.models.tiny import make_backbone, make_texts
 
 
@@ -186,7 +186,7 @@ def test_unknown_modules_are_refused(saved: Path, tmp_path: Path, change: dict[s
     with pytest.raises(ConfigError, match=message) as error:
         read_modules(path)
     if "type" in change:
-        assert "Supported: Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer" in str(error.value)
+        assert f"Supported: {', '.join(sorted(MODULES))}" in str(error.value) and "SpladePooling" in MODULES
 
 
 def test_weights_that_do_not_fit_are_refused(saved: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stpipe.config.errors import ConfigError
+from stpipe.config.errors import ConfigError, UnreachableError
 from stpipe.models.paths import resolve_path
 
 
@@ -38,6 +38,21 @@ def test_missing(name: str, words: list[str]) -> None:
     assert error.value.exit_code == 2
     for word in words:
         assert word in str(error.value)
+
+
+def test_without_a_connection_the_cache_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asked to be offline, the Hub does not answer: what was downloaded before is found."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    folder = tmp_path / "models--org--model"
+    snapshot = folder / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("a" * 40)
+    assert resolve_path("org/model", cache_dir=str(tmp_path)) == snapshot
+    with pytest.raises(UnreachableError, match="neither in the local Hub cache nor reachable .*org/other: ") as error:
+        resolve_path("org/other", cache_dir=str(tmp_path))
+    assert error.value.asset == "org/other"
 
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:

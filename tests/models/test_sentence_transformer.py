@@ -52,15 +52,16 @@ def test_order_is_restored_over_chunks_and_batches(model: SentenceTransformer, m
 
 
 @pytest.mark.parametrize("padded", [True, False])
-def test_batches_respect_the_budget(padded: bool) -> None:
+@pytest.mark.parametrize("max_texts", [3, None])
+def test_batches_respect_the_budget(padded: bool, max_texts: int | None) -> None:
     lengths = [90, 40, 40, 10, 10, 10, 3, 3, 3]
-    parts = list(inference.batches(lengths, budget=60, batch_size=3, padded=padded))
+    parts = list(inference.batches(lengths, budget=60, max_texts=max_texts, padded=padded))
     assert [i for part in parts for i in part] == list(range(9))
     for part in parts:
         cost = lengths[part[0]] * len(part) if padded else sum(lengths[i] for i in part)
         assert cost <= 60 or len(part) == 1
-        assert not padded or len(part) <= 3
-    assert list(inference.batches([], budget=60, batch_size=3, padded=padded)) == []
+    assert max(len(part) for part in parts) == (max_texts or (6 if padded else 4))
+    assert list(inference.batches([], budget=60, max_texts=max_texts, padded=padded)) == []
 
 
 def test_prompts(model: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:

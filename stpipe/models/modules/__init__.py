@@ -5,11 +5,49 @@ from __future__ import annotations
 from stpipe.models.modules.dense import Dense
 from stpipe.models.modules.dropout import Dropout
 from stpipe.models.modules.layer_norm import LayerNorm
+from stpipe.models.modules.masked_lm import MaskedLanguageModel
 from stpipe.models.modules.module import Features, Module
 from stpipe.models.modules.normalize import Normalize
 from stpipe.models.modules.pooling import Pooling
+from stpipe.models.modules.router import Router
+from stpipe.models.modules.sparse_auto_encoder import SparseAutoEncoder
+from stpipe.models.modules.sparse_static_embedding import SparseStaticEmbedding
+from stpipe.models.modules.splade_pooling import SpladePooling
 from stpipe.models.modules.transformer import Transformer
 
-MODULES: dict[str, type[Module]] = {cls.__name__: cls for cls in (Transformer, Pooling, Dense, Normalize, LayerNorm, Dropout)}
+MODULES: dict[str, type[Module]] = {
+    "MLMTransformer": MaskedLanguageModel,  # name of versions before 5.4
+    "Asym": Router,  # name of versions before 5.0
+    **{
+        cls.folder_name(): cls
+        for cls in (
+            Transformer,
+            Pooling,
+            Dense,
+            Normalize,
+            LayerNorm,
+            Dropout,
+            SpladePooling,
+            SparseStaticEmbedding,
+            SparseAutoEncoder,
+            Router,
+        )
+    },
+}
 
-__all__ = ["MODULES", "Dense", "Dropout", "Features", "LayerNorm", "Module", "Normalize", "Pooling", "Transformer"]
+__all__ = [
+    "MODULES",
+    "Dense",
+    "Dropout",
+    "Features",
+    "LayerNorm",
+    "MaskedLanguageModel",
+    "Module",
+    "Normalize",
+    "Pooling",
+    "Router",
+    "SparseAutoEncoder",
+    "SparseStaticEmbedding",
+    "SpladePooling",
+    "Transformer",
+]

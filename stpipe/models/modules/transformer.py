@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,10 @@ class Transformer(Module):
     """
 
     type_name = "sentence_transformers.base.modules.transformer.Transformer"
+    is_input = True
+    #: What the format says that the backbone is used for, and which of its outputs it hands on.
+    task: ClassVar[str] = "feature-extraction"
+    output_name: ClassVar[str] = "last_hidden_state"
 
     def __init__(self, model: PreTrainedModel, *, tokenizer: Any) -> None:
         super().__init__()
@@ -92,7 +96,7 @@ class Transformer(Module):
             inputs["token_type_ids"] = tokens.type_ids[None]
         out = self.model(**inputs, **self.options(features))
         hidden, count = out.get("hidden_states"), real.num_tokens
-        return first_rows(out.last_hidden_state, count), None if hidden is None else tuple(first_rows(h, count) for h in hidden)
+        return first_rows(self.vectors(out), count), None if hidden is None else tuple(first_rows(h, count) for h in hidden)
 
     def rounded(self, tokens: Tokens) -> Tokens:
         """The texts, in half precision on a CPU followed by texts of one token up to a round number of tokens.
@@ -116,7 +120,11 @@ class Transformer(Module):
             inputs["token_type_ids"] = types
         out = self.model(**inputs, **self.options(features))
         hidden = out.get("hidden_states")
-        return out.last_hidden_state[mask], None if hidden is None else tuple(h[mask] for h in hidden)
+        return self.vectors(out)[mask], None if hidden is None else tuple(h[mask] for h in hidden)
+
+    def vectors(self, out: Any) -> Tensor:
+        """The vectors of the tokens in what the backbone returned."""
+        return out.last_hidden_state
 
     def options(self, features: Features) -> dict[str, Any]:
         return {"output_hidden_states": True} if features.get("want_hidden_states") else {}
@@ -153,8 +161,8 @@ class Transformer(Module):
     def config(self) -> dict[str, Any]:
         """sentence_bert_config.json; max_seq_length and do_lower_case are for versions before 5.4."""
         return {
-            "transformer_task": "feature-extraction",
-            "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+            "transformer_task": self.task,
+            "modality_config": {"text": {"method": "forward", "method_output_name": self.output_name}},
             "module_output_name": "token_embeddings",
             "max_seq_length": self.tokenizer.model_max_length if self.tokenizer.model_max_length < 10**9 else None,
             "do_lower_case": False,

@@ -1,0 +1,323 @@
+"""What the inference classes have in common: loading, prompts, similarity, storage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from stpipe.config.errors import ConfigError
+from stpipe.config.registry import unknown_name
+from stpipe.core.reps import Rep
+from stpipe.core.tokens import Tokens
+from stpipe.models.encoder import Encoder
+from stpipe.models.format import LoadOptions, Settings, dense_stack, read_modules, read_settings, write_model
+from stpipe.models.modules import Module, Pooling
+from stpipe.models.paths import resolve_path
+from stpipe.models.renamed import renamed
+from stpipe.models.tokenizer import UNLIMITED
+from stpipe.ops.similarity import SIMILARITIES
+
+logger = logging.getLogger("stpipe")
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+class LoadArguments(TypedDict, total=False):
+    """Arguments that every inference class takes; see BaseModel."""
+
+    modules: Sequence[Module] | None
+    device: str | torch.device | None
+    prompts: Mapping[str, str] | None
+    default_prompt_name: str | None
+    similarity_fn_name: str | None
+    cache_folder: str | None
+    trust_remote_code: bool
+    revision: str | None
+    local_files_only: bool
+    token: bool | str | None
+    model_kwargs: Mapping[str, Any] | None
+    processor_kwargs: Mapping[str, Any] | None
+    config_kwargs: Mapping[str, Any] | None
+    tokenizer_kwargs: Mapping[str, Any] | None
+    model_card_data: Any
+    backend: str
+
+
+class BaseModel(nn.Module):
+    """Texts to one representation each.
+
+    Args:
+        model_name_or_path: directory, package://MODULE/SUBDIR or Hub id, of a sentence-transformers model or of a bare
+            transformers checkpoint.
+        modules: modules to use instead of a path; the first one takes the tokens.
+        device: where to compute; None takes the first of cuda, mps, npu, cpu that is there.
+        prompts: name -> text put before each input; added to the stored ones.
+        default_prompt_name: prompt of `encode` when it is given none.
+        similarity_fn_name: cosine, dot, euclidean or manhattan; None is the stored one, else the default of the class.
+        cache_folder, revision, token, local_files_only, trust_remote_code: for Hub models.
+        model_kwargs, processor_kwargs, config_kwargs: arguments for transformers' model (dtype, device_map,
+            attn_implementation...), tokenizer and configuration.
+        model_card_data: kept for the model card.
+        backend: only "torch".
+    """
+
+    kind: ClassVar[str]
+    model_type: ClassVar[str]
+    default_similarity: ClassVar[str]
+    encode: Callable[..., Any]
+    """Representations of texts; each class has its own parameters."""
+    bare = staticmethod(dense_stack)
+    """Modules of a transformers checkpoint without modules.json."""
+
+    def __init__(
+        self,
+        model_name_or_path: str | Path | None = None,
+        *,
+        modules: Sequence[Module] | None = None,
+        device: str | torch.device | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        model_card_data: Any = None,
+        backend: str = "torch",
+    ) -> None:
+        super().__init__()
+        if backend != "torch":
+            raise ConfigError(f"backend '{backend}' is not supported; use 'torch'")
+        if tokenizer_kwargs is not None:
+            renamed("tokenizer_kwargs", "processor_kwargs")
+            processor_kwargs = processor_kwargs or tokenizer_kwargs
+        settings = Settings()
+        self.name_or_path = None if model_name_or_path is None else str(model_name_or_path)
+        if modules is None:
+            if self.name_or_path is None:
+                raise ConfigError("give either model_name_or_path or modules")
+            path = resolve_path(self.name_or_path, offline=local_files_only, revision=revision, token=token, cache_dir=cache_folder)
+            remote = {"trust_remote_code": True} if trust_remote_code else {}
+            options = LoadOptions(
+                model={**remote, **(model_kwargs or {})},
+                tokenizer={**remote, **(processor_kwargs or {})},
+                config={**remote, **(config_kwargs or {})},
+            )
+            settings = read_settings(path)
+            modules = self.read_stack(path, settings, options)
+        self.stored = settings
+        self.encoder = Encoder(modules)
+        self.prompts: dict[str, str] = {"query": "", **settings.prompts, **(prompts or {})}
+        self.default_prompt_name = default_prompt_name or settings.default_prompt_name
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise ConfigError(unknown_name("default prompt", self.default_prompt_name, list(self.prompts)))
+        self.similarity_fn_name = similarity_fn_name or settings.similarity or self.default_similarity
+        self.model_card_data = model_card_data
+        self._place(device)
+        self.eval()
+
+    def _place(self, device: str | torch.device | None) -> None:
+        spread = [b for b in self.encoder.backbones if getattr(b.model, "hf_device_map", None) is not None]
+        if not spread:
+            self.to(device or best_device())
+        else:  # spread over devices: its results come back to the device of its first layer
+            for head in list(self)[1:]:
+                head.to(self.device)
+
+    @classmethod
+    def read_stack(cls, path: Path, settings: Settings, options: LoadOptions) -> list[Module]:
+        """The modules of a model directory, as this class needs them."""
+        return read_modules(path, options=options, bare=cls.bare)
+
+    def forward(self, tokens: Tokens, outputs: frozenset[str] = frozenset(), route: str | None = None) -> Rep:
+        """Tokens to representations with gradient, as training uses it; see Encoder."""
+        return self.encoder(tokens, outputs, route)
+
+    # Queries and documents
+
+    def encode_query(
+        self, inputs: str | Sequence[str] | None = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
+        """`encode` with the prompt named "query" (none when the model has none) unless another one is given, on the route
+        "query" where the model has routes."""
+        if prompt is None and prompt_name is None:
+            prompt = self.prompts.get("query", "")
+        return self.encode(inputs, prompt_name, prompt, **{**self._task("query"), **options})
+
+    def encode_document(
+        self, inputs: str | Sequence[str] | None = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
+        """`encode` with the first prompt of "document", "passage", "corpus" that the model has, unless another one is given, on
+        the route "document" where the model has routes."""
+        if prompt is None and prompt_name is None:
+            prompt = self.document_prompt
+        return self.encode(inputs, prompt_name, prompt, **{**self._task("document"), **options})
+
+    def _task(self, name: str) -> dict[str, str]:
+        return {"task": name} if name in self.encoder.routes else {}
+
+    @property
+    def document_prompt(self) -> str:
+        return next((self.prompts[name] for name in DOCUMENT_PROMPTS if name in self.prompts), "")
+
+    def resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str:
+        """The text put before inputs: the prompt, else the named one, else the default, else nothing."""
+        name = prompt_name if prompt_name is not None else self.default_prompt_name
+        if prompt is not None:
+            if prompt_name is not None:
+                logger.warning("prompt and prompt_name are both given; prompt_name is ignored")
+            return prompt
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise ConfigError(unknown_name("prompt", name, list(self.prompts)))
+        return self.prompts[name]
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Evaluation mode without gradients, in the layout that suits the backbone; the mode is put back afterwards."""
+        training = self.training
+        self.eval()
+        try:
+            if self.encoder.layout_reason is None:
+                logger.debug(self.encoder.choose_layout())
+            with torch.inference_mode():
+                yield
+        finally:
+            self.train(training)
+
+    # Similarity
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """cosine, dot, euclidean or manhattan."""
+        return self._similarity.name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, name: str) -> None:
+        key = str(getattr(name, "value", name))
+        if key not in SIMILARITIES:
+            raise ConfigError(unknown_name("similarity function", key, list(SIMILARITIES)))
+        self._similarity = SIMILARITIES[key]
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """(N, M) similarity of all pairs of embeddings (arrays or tensors); distances are negated."""
+        return self._similarity.matrix(as_rows(embeddings1), as_rows(embeddings2))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
+        """(N,) similarity of embeddings at equal places."""
+        return self._similarity.paired(as_rows(embeddings1), as_rows(embeddings2))
+
+    def get_embedding_dimension(self) -> int:
+        """Width of the embeddings that `encode` returns."""
+        return self.encoder.embedding_dim
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Old name of get_embedding_dimension."""
+        renamed("get_sentence_embedding_dimension", "get_embedding_dimension")
+        return self.get_embedding_dimension()
+
+    # Properties and storage
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.encoder.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self.encoder.input_of().tokenizer = tokenizer
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """Longest text in tokens, special tokens included; None has no limit. It is the tokenizer's model_max_length."""
+        return limit_of(self.tokenizer)
+
+    @max_seq_length.setter
+    def max_seq_length(self, limit: int | None) -> None:
+        for route in self.encoder.routes or (None,):
+            self.encoder.input_of(route).tokenizer.model_max_length = limit or UNLIMITED
+
+    @property
+    def device(self) -> torch.device:
+        return self.encoder.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.encoder.dtype
+
+    def __len__(self) -> int:
+        return len(self.encoder.stack)
+
+    def __getitem__(self, index: int) -> Module:
+        return self.encoder.stack[index]  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.encoder.stack)  # type: ignore[arg-type]
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Whether the tokens of a prompt take part in pooling."""
+        for module in self:
+            if isinstance(module, Pooling):
+                module.include_prompt = include_prompt
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the backbone's activations in the backward: less memory, about a third slower."""
+        for backbone in self.encoder.backbones:
+            backbone.enable_gradient_checkpointing()
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """torch.compile the backbone in place; arguments are those of torch.compile."""
+        for backbone in self.encoder.backbones:
+            backbone.model.compile(*args, **options)
+
+    def settings(self) -> Settings:
+        """What is saved besides the modules."""
+        prompts = {"document": self.document_prompt, **self.prompts}
+        return Settings(prompts, self.default_prompt_name, self.similarity_fn_name, model_type=self.model_type)
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write a directory that sentence-transformers and stpipe read. Without model card; see stpipe/cards."""
+        write_model(Path(path), modules=list(self), settings=self.settings())
+
+    save = save_pretrained
+
+
+def best_device() -> str:
+    """The first of cuda, mps and npu that is there, else cpu."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator.type if accelerator is not None else "cpu"
+
+
+def limit_of(tokenizer: Any) -> int | None:
+    """Longest text in tokens; None has no limit."""
+    limit: int = tokenizer.model_max_length
+    return limit if limit < UNLIMITED else None
+
+
+def as_texts(inputs: Any) -> tuple[list[str], bool]:
+    """A list of texts, and whether the input was a single one. Arrays and columns of a data set are lists too."""
+    if isinstance(inputs, str):
+        return [inputs], True
+    texts = [] if inputs is None else list(inputs)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ConfigError(f"encode: input {place} is {type(text).__name__}, expected str")
+    return texts, False
+
+
+def as_rows(embeddings: Any) -> Tensor:
+    """(N, D) tensor from one vector or several: an array, a tensor or a list of either."""
+    if isinstance(embeddings, (list, tuple)):
+        embeddings = torch.stack([torch.as_tensor(e) for e in embeddings])
+    rows = torch.as_tensor(embeddings)
+    return rows.unsqueeze(0) if rows.ndim == 1 else rows

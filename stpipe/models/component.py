@@ -1,0 +1,113 @@
+"""What all model components have in common: where the weights come from and how the backbone runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+from stpipe.config.errors import ConfigError
+from stpipe.config.fields import option
+from stpipe.core.tokens import Tokens
+from stpipe.models.base_model import BaseModel
+from stpipe.models.format import LoadOptions
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class TrainingTexts(Protocol):
+    """The tokens that a model will be trained on, for what has to be set from data before training."""
+
+    def tokens(self, side: Literal["query", "document"], limit: int, per_part: int = 32) -> list[Tokens]:
+        """At most `limit` texts of the anchors and queries, or of all other roles, spread over the data, `per_part` at a time; both
+        sides together when the data have only one."""
+        ...
+
+    def pairs(self, limit: int) -> tuple[Tokens, Tokens] | None:
+        """At most `limit` queries and the document of each; None for data without such pairs."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelComponent(ABC):
+    """Weights are float32 whatever the checkpoint holds; trainer.precision says what is computed with.
+
+    Class attributes (they go into the schema, where `validate` reads them without torch):
+        kind: "dense" or "sparse".
+        similarities: functions that its embeddings can be compared with.
+        sparsity: what keeps its representations sparse: "regularizer" (a loss that makes every active term cost),
+            "autoencoder" (one that trains its SparseAutoEncoder), None: nothing has to.
+        routes: ways through a Router that texts can take; None: those of the start weights, if any.
+        lookups: route without a network -> names of its weights, as `optimizer.groups` matches them.
+    """
+
+    kind: ClassVar[str]
+    similarities: ClassVar[list[str]] = ["cosine", "dot", "euclidean", "manhattan"]
+    sparsity: ClassVar[str | None] = None
+    routes: ClassVar[list[str] | None] = None
+    lookups: ClassVar[dict[str, list[str]]] = {}
+
+    name_or_path: str = option(help="Directory, `package://MODULE/SUBDIR` or Hub id of the start weights.")
+    _: KW_ONLY
+    prompts: Mapping[str, str] = option(
+        help="Name -> prompt, saved with the model; `query` and `document` are used by encode_query and encode_document.", factory=dict
+    )
+    max_seq_length: int | None = option(None, ge=2, help="Longest text in tokens, special tokens included; None keeps the model's own.")
+    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = option(
+        None, help="Similarity that the model is meant for; None keeps the stored one, else cosine for dense and dot for sparse models."
+    )
+    hidden_dropout: float | None = option(None, ge=0, lt=1, help="Dropout of hidden states in the backbone; None keeps the model's own.")
+    attention_dropout: float | None = option(
+        None,
+        ge=0,
+        lt=1,
+        help="Dropout of attention weights in the backbone; None keeps the model's own. 0 is about a fifth faster on a CPU.",
+    )
+    layout: Literal["auto", "packed", "padded"] = option(
+        "auto", help="auto packs texts without padding where a self-check finds that exact, else pads."
+    )
+    attn: Literal["auto", "eager", "sdpa", "flash_attention_2"] = option(
+        "auto", help="Attention of the padded layout; anything but auto also turns packing off."
+    )
+    device_map: str | None = option(None, help="Spread the backbone over devices (`auto`); for inference and very large models only.")
+    revision: str | None = option(None, help="Branch, tag or commit of a Hub model.")
+    trust_remote_code: bool = option(False, help="Allow code that a Hub model ships. Read it first.")
+
+    @abstractmethod
+    def build(self) -> BaseModel:
+        """Load the weights and put the stack together, on the CPU. New layers are drawn from torch's global generator."""
+
+    def adapt(self, model: Any, texts: TrainingTexts) -> tuple[str, ...]:
+        """Set what depends on the data, before training; returns what was done and found, a line each."""
+        return ()
+
+    def load_options(self) -> LoadOptions:
+        """How the backbone is loaded."""
+        if self.layout == "packed" and self.attn != "auto":
+            raise ConfigError(
+                f"model.layout=packed brings its own attention and cannot be combined with model.attn={self.attn}; remove one"
+            )
+        remote: dict[str, Any] = {"trust_remote_code": True} if self.trust_remote_code else {}
+        placed = {"device_map": self.device_map} if self.device_map else {}
+        attention = {} if self.attn == "auto" else {"attn_implementation": self.attn}
+        return LoadOptions(
+            model={"dtype": "float32", **placed, **attention, **remote},
+            tokenizer=remote,
+            config=remote,
+            hidden_dropout=self.hidden_dropout,
+            attention_dropout=self.attention_dropout,
+            max_seq_length=self.max_seq_length,
+        )
+
+    @property
+    def start_device(self) -> str | None:
+        """Where the model is put at first; None leaves it where device_map put it."""
+        return None if self.device_map else "cpu"
+
+    def finish(self, model: M) -> M:
+        """What is the same for all kinds: the name, and a layout that was asked for."""
+        model.name_or_path = self.name_or_path
+        if self.layout != "auto" or self.attn != "auto":
+            model.encoder.layout = "packed" if self.layout == "packed" else "padded"
+        return model
