@@ -58,6 +58,12 @@ class Runtime:
         """Sum of a 0-d tensor over all processes."""
         return value if self.world_size == 1 else self.accelerator.reduce(value, reduction="sum")
 
+    def maximum(self, value: Tensor) -> Tensor:
+        """Elementwise maximum of a tensor over all processes."""
+        if self.world_size > 1:
+            torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+        return value
+
     def clip_and_step(self, max_norm: float | None, rescale: Tensor | None) -> Tensor:
         """Scale the gradients, clip them, take the optimiser's step, drop them. Returns the norm before clipping (0-d)."""
         parameters = [p for p in self.module.parameters() if p.grad is not None]

@@ -27,6 +27,7 @@ from stpipe.engine.ema import WeightAverage
 from stpipe.engine.length import RunLength
 from stpipe.engine.meter import Meter
 from stpipe.engine.schedules import Schedule
+from stpipe.engine.sparsity import CORRECT_EVERY
 
 
 @dataclass
@@ -165,14 +166,33 @@ class Trainer:
                 runtime.backward(output.sum * (runtime.world_size / first))
             outputs.append(output)
             self._count(batch, waited)
+        self._correct(batch, ctx, outputs[-1].metrics)
         assert first is not None and total is not None
         rescale = None if num_batches == 1 else first / total.clamp(min=1)
         norm = runtime.clip_and_step(self.settings.max_grad_norm, rescale)
+        self._advance(outputs[-1].metrics)
         values = {"loss": torch.stack([o.sum.detach() for o in outputs]).sum() / torch.stack([o.count for o in outputs]).sum().clamp(min=1)}
         for output in outputs[-1:]:
             values.update({f"loss/{k}": v for k, v in output.terms.items()})
             values.update(output.metrics)
         return {**values, "grad_norm": norm}
+
+    def _advance(self, values: Mapping[str, Tensor]) -> None:
+        maximum = None if self.runtime.world_size == 1 else self.runtime.maximum
+        self.train_module.advance(values, mean=self._mean, maximum=maximum)
+
+    def _correct(self, batch: Batch, ctx: StepContext, in_training: Mapping[str, Tensor]) -> None:
+        """Now and then, look at a batch without dropout, where something is steered that dropout changes."""
+        if not self.train_module.controllers or self.state.step % CORRECT_EVERY:
+            return
+        self.runtime.module.eval()
+        with torch.no_grad():
+            values = self.runtime.module(batch.to(self.runtime.device), ctx).metrics
+        self.runtime.module.train()
+        self.train_module.correct(values, in_training, mean=self._mean)
+
+    def _mean(self, value: Tensor) -> Tensor:
+        return self.runtime.total(value) / self.runtime.world_size
 
     def _count(self, batch: Batch, waited: float) -> None:
         strategy, encoder = self.train_module.strategy, self.train_module.encoder
@@ -300,6 +320,7 @@ class Trainer:
         runtime.backward(output.mean)
         runtime.clip_and_step(self.settings.max_grad_norm, None)
         runtime.optimizer.optimizer.state.clear()
+        self.train_module.forget()
         if scaler is not None:
             scaler.load_state_dict(before)
         self.meter = Meter()

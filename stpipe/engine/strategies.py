@@ -36,10 +36,28 @@ class Strategy(ABC):
         help="Most tokens of one forward through the backbone; None is 4,096 on a CPU and 32,768 on a GPU. Lower it when memory runs out.",
     )
 
-    def encode(self, encoder: Encoder, tokens: Tokens, ctx: StepContext, outputs: frozenset[str]) -> Rep:
-        """Representations of all texts, in their order."""
+    def encode(
+        self,
+        encoder: Encoder,
+        tokens: Tokens,
+        ctx: StepContext,
+        outputs: frozenset[str] = frozenset(),
+        *,
+        route: str | None = None,
+        first: int = 0,
+    ) -> Rep:
+        """Representations of all texts, in their order.
+
+        Args:
+            encoder: the model.
+            tokens: the texts.
+            ctx: of this step.
+            outputs: further outputs that the loss asks for.
+            route: the way that all these texts take through a Router.
+            first: micro-batches of this batch that came before, so that none draws the dropout of another.
+        """
         parts = self.plan(tokens.lengths, layout=encoder.layout, device_type=tokens.ids.device.type)
-        reps = [self.encode_part(encoder, tokens.rows(rows), outputs, ctx.forward_seed(i)) for i, rows in enumerate(parts)]
+        reps = [self.encode_part(encoder, tokens.rows(rows), outputs, route, ctx.forward_seed(first + i)) for i, rows in enumerate(parts)]
         order = torch.cat(parts)
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(order.numel())
@@ -58,14 +76,14 @@ class Strategy(ABC):
         return batch.num_tokens / (1 - padding_share(lengths, parts, layout))
 
     @abstractmethod
-    def encode_part(self, encoder: Encoder, tokens: Tokens, outputs: frozenset[str], seed: int) -> Rep:
+    def encode_part(self, encoder: Encoder, tokens: Tokens, outputs: frozenset[str], route: str | None, seed: int) -> Rep:
         """Representations of one micro-batch."""
 
 
-def seeded_forward(encoder: Encoder, tokens: Tokens, outputs: frozenset[str], seed: int) -> Rep:
+def seeded_forward(encoder: Encoder, tokens: Tokens, outputs: frozenset[str], route: str | None, seed: int) -> Rep:
     """One forward whose dropout depends on the seed only. Nothing else in a run may rely on the global generator."""
     torch.manual_seed(seed)
-    return encoder(tokens, outputs)
+    return encoder(tokens, outputs, route)
 
 
 @STRATEGIES.register("plain")
@@ -73,8 +91,8 @@ def seeded_forward(encoder: Encoder, tokens: Tokens, outputs: frozenset[str], se
 class Plain(Strategy):
     """One forward, one backward. Activations of the whole batch are held: fastest while they fit."""
 
-    def encode_part(self, encoder: Encoder, tokens: Tokens, outputs: frozenset[str], seed: int) -> Rep:
-        return seeded_forward(encoder, tokens, outputs, seed)
+    def encode_part(self, encoder: Encoder, tokens: Tokens, outputs: frozenset[str], route: str | None, seed: int) -> Rep:
+        return seeded_forward(encoder, tokens, outputs, route, seed)
 
 
 @STRATEGIES.register("recompute")
@@ -86,6 +104,6 @@ class Recompute(Strategy):
     a second forward. The same memory as GradCache (arXiv:2101.06983), of which this is the checkpointed form.
     """
 
-    def encode_part(self, encoder: Encoder, tokens: Tokens, outputs: frozenset[str], seed: int) -> Rep:
+    def encode_part(self, encoder: Encoder, tokens: Tokens, outputs: frozenset[str], route: str | None, seed: int) -> Rep:
         # The seed is set again inside the recomputation, so torch need not save and restore generator states.
-        return checkpoint(seeded_forward, encoder, tokens, outputs, seed, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(seeded_forward, encoder, tokens, outputs, route, seed, use_reentrant=False, preserve_rng_state=False)
