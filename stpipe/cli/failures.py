@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from stpipe.config.errors import ConfigError, Problem, StpipeError
+from stpipe.cli.offline_command import offline_command
+from stpipe.config.errors import ConfigError, Problem, StpipeError, UnreachableError
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FAILURE = 1
@@ -20,8 +22,16 @@ def stderr() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-def report_failure(error: BaseException, *, debug: bool = False) -> int:
-    """Print an error and return the exit code that it stands for; with `debug`, open the debugger where it was raised."""
+def report_failure(error: BaseException, *, command: Sequence[str] = (), debug: bool = False) -> int:
+    """Print an error and return the exit code that it stands for.
+
+    Args:
+        error: what was raised.
+        command: verb, overrides and flags that were run; an asset that cannot be reached is answered with the same ones offline.
+        debug: open the debugger where it was raised.
+    """
+    if isinstance(error, UnreachableError) and command:
+        error = error.with_command(offline_command(command, error.asset)).with_traceback(error.__traceback__)
     if isinstance(error, StpipeError) and not debug:
         print_problems(error)
         return error.exit_code

@@ -83,7 +83,7 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     except Exception as error:
         from stpipe.cli.failures import report_failure
 
-        return report_failure(error, debug=debug)
+        return report_failure(error, command=[verb, *arguments], debug=debug)
 
 
 if __name__ == "__main__":

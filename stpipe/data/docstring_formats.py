@@ -99,16 +99,19 @@ def _partner(pair: Pair, grades: tuple[float, ...], pool: Sequence[Pair]) -> Pai
 
 
 def _tuple(pairs: Sequence[Pair], options: Options) -> pa.Table:
-    """Pairs with the BM25-nearest sources of other functions as negatives."""
-    nearest = _nearest(pairs, options.negatives)
+    return tuples(pairs, np.arange(len(pairs)), nearest_sources(pairs, options.negatives))
+
+
+def tuples(pairs: Sequence[Pair], rows: np.ndarray, nearest: np.ndarray) -> pa.Table:
+    """The pairs numbered `rows` (n,) with the sources of the pairs `nearest` (n, k) as negatives."""
     columns = {f"negative_{k + 1}": [pairs[i].document for i in nearest[:, k]] for k in range(nearest.shape[1])}
-    return pa.table({"anchor": [p.query for p in pairs], "positive": [p.document for p in pairs], **columns})
+    return pa.table({"anchor": [pairs[i].query for i in rows], "positive": [pairs[i].document for i in rows], **columns})
 
 
 def _query_documents(pairs: Sequence[Pair], options: Options) -> pa.Table:
     """The own source and the BM25-nearest other ones, graded, in an order that says nothing."""
     documents, labels = [], []
-    for pair, others in zip(pairs, _nearest(pairs, options.documents), strict=True):
+    for pair, others in zip(pairs, nearest_sources(pairs, options.documents), strict=True):
         candidates = sorted([pair, *(pairs[i] for i in others)], key=lambda p: xxhash.xxh64_intdigest((pair.query + p.document).encode()))
         documents.append([p.document for p in candidates])
         labels.append([grade(pair, p) for p in candidates])
@@ -118,27 +121,31 @@ def _query_documents(pairs: Sequence[Pair], options: Options) -> pa.Table:
 def _query_document(pairs: Sequence[Pair], options: Options) -> pa.Table:
     """The own source (1.0) and as many BM25-nearest other ones (0.0) as `negatives` says, one a row."""
     rows = []
-    for pair, others in zip(pairs, _nearest(pairs, options.negatives), strict=True):
+    for pair, others in zip(pairs, nearest_sources(pairs, options.negatives), strict=True):
         rows += [(pair.query, pair.document, 1.0), *((pair.query, pairs[i].document, 0.0) for i in others)]
     queries, documents, labels = zip(*rows, strict=True)
     return pa.table({"query": queries, "document": documents, "label": labels})
 
 
-def _nearest(pairs: Sequence[Pair], count: int) -> np.ndarray:
-    """(N, count) the other sources that BM25 ranks first for each query; fewer columns when there are fewer functions."""
+def nearest_sources(pairs: Sequence[Pair], count: int, rows: np.ndarray | None = None) -> np.ndarray:
+    """(N, count) the other sources that BM25 ranks first for each query; fewer columns when there are fewer functions.
+
+    rows (N,): the pairs whose queries are asked; None is all of them.
+    """
     vocabulary: dict[str, int] = {}
     corpus = [[vocabulary.setdefault(w, len(vocabulary)) for w in words(p.document)] for p in pairs]
-    queries = [[vocabulary[w] for w in words(p.query) if w in vocabulary] for p in pairs]
+    asked = range(len(pairs)) if rows is None else rows.tolist()
     model = bm25s.BM25()
     model.index((corpus, vocabulary), show_progress=False)
     count = min(count, len(pairs) - 1)
     family = _families(pairs)
-    out = np.empty((len(pairs), count), np.int64)
-    for i, query in enumerate(queries):
+    out = np.empty((len(asked), count), np.int64)
+    for row, i in enumerate(asked):
+        query = [vocabulary[w] for w in words(pairs[i].query) if w in vocabulary]
         scores = model.get_scores_from_ids(query) if query else np.zeros(len(pairs), np.float32)
         scores[[i, *family.get(i, ())]] = -np.inf
         best = np.argpartition(-scores, count - 1)[:count]
-        out[i] = best[np.lexsort((best, -scores[best]))]
+        out[row] = best[np.lexsort((best, -scores[best]))]
     return out
 
 

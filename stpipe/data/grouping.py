@@ -36,7 +36,7 @@ def grouped_batches(source: LabelledSource, random: np.random.Generator, *, batc
     slots = batch_size // 2
     num_batches = _num_batches(len(pairs), len(triples), slots, drop_last)
     pairs = _by_frequency(pairs, labels, random, keep=num_batches * slots - _triple_slots(len(triples)))
-    batches = _merge_single(_assemble(pairs, triples, slots, num_batches), labels)
+    batches = _mend(_assemble(pairs, triples, slots, num_batches), labels, rows=batch_size)
     if not batches:
         raise DataError(
             f"sampler group_by_label: data set '{source.name}' with {batch_size} rows a batch gives no batch; expected at least two labels "
@@ -105,23 +105,45 @@ def _assemble(pairs: np.ndarray, triples: np.ndarray, slots: int, num_batches: i
     return batches
 
 
-def _merge_single(batches: list[list[np.ndarray]], labels: np.ndarray) -> list[list[np.ndarray]]:
-    """Batches of one label get a pair of another label from a batch that can spare it, or are left out when none can."""
-    kept = []
-    kinds = [{int(labels[u[0]]) for u in units} for units in batches]
-    rich = [i for i, k in enumerate(kinds) if len(k) > 2]
-    for i, units in enumerate(batches):
-        if len(kinds[i]) > 1:
-            kept.append(units)
+def _mend(batches: list[list[np.ndarray]], labels: np.ndarray, *, rows: int) -> list[list[np.ndarray]]:
+    """Batches of one label get rows of another label from another batch; those that cannot are left out.
+
+    For each label the search goes on where its last one ended, so that the work grows with the number of rows only.
+    """
+    place: dict[int, int] = {}
+    for units in batches:
+        kinds = _kinds(units, labels)
+        if len(kinds) != 1:
             continue
-        giver = rich.pop() if rich and units else None
-        if giver is None:
+        (own,) = kinds
+        start = place.get(own, 0)
+        place[own] = len(batches)
+        for i in range(start, len(batches)):
+            if batches[i] is not units and _trade(units, batches[i], labels, own=own, rows=rows):
+                place[own] = i
+                break
+    return [units for units in batches if len(_kinds(units, labels)) > 1]
+
+
+def _trade(units: list[np.ndarray], giver: list[np.ndarray], labels: np.ndarray, *, own: int, rows: int) -> bool:
+    """Give a batch of one label, `own`, a unit of another one: for one of its own as large, else as one more; False when neither can be.
+
+    A batch that gives keeps two labels (or had one only, and would be left out anyway).
+    """
+    mine = {unit.size: n for n, unit in enumerate(units)} if len(units) > 1 else {}
+    size = sum(unit.size for unit in units)
+    for n, unit in enumerate(giver):
+        if labels[unit[0]] == own:
             continue
-        given = next((n for n, u in enumerate(batches[giver]) if u.size == 2 and int(labels[u[0]]) not in kinds[i]), None)
-        taken = next((n for n, u in enumerate(units) if u.size == 2), None)
-        if given is None or taken is None:
-            continue
-        batches[giver][given], units[taken] = units[taken], batches[giver][given]
-        if len({int(labels[u[0]]) for u in units}) > 1:
-            kept.append(units)
-    return kept
+        rest = _kinds([*giver[:n], *giver[n + 1 :]], labels)
+        if unit.size in mine and rest - {own}:
+            giver[n], units[mine[unit.size]] = units[mine[unit.size]], giver[n]
+            return True
+        if size + unit.size <= rows and (len(rest) > 1 or rest <= {int(labels[unit[0]])}):
+            units.append(giver.pop(n))
+            return True
+    return False
+
+
+def _kinds(units: list[np.ndarray], labels: np.ndarray) -> set[int]:
+    return {int(labels[unit[0]]) for unit in units}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stpipe.config.errors import DataError
-from stpipe.config.formats import FORMATS, Format, match_format
+from stpipe.config.formats import FORMATS, Format, match_format, negative_roles
 from stpipe.data.table import RawTable, bad_value
 from stpipe.data.texts import is_list, is_text, joined, list_offsets, offsets_of, spread
 
@@ -40,14 +41,14 @@ class Labels:
         return replace(self, values=flat, missing=self.missing[rows], offsets=offsets_of(counts))
 
 
-def label_kind(array: pa.ChunkedArray, *, has_documents: bool, text_numbers: bool) -> str:
+def label_kind(array: pa.ChunkedArray, *, has_candidates: bool, text_numbers: bool) -> str:
     """What a column of labels can be told to hold by its type: floats are scores, integers and strings are classes, lists are
-    scores of documents or else vectors."""
+    scores of the candidates where a row has some (documents, negatives), or else vectors."""
     kind = array.type
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "score"
-    if is_list(kind):
-        return "scores" if has_documents else "vector"
+    if is_list(kind) or (text_numbers and is_text(kind) and _holds_lists(array)):
+        return "scores" if has_candidates else "vector"
     if text_numbers and is_text(kind):
         numbers = _as_float(array)
         if numbers is not None and not bool(np.all(numbers[~np.isnan(numbers)] % 1 == 0)):
@@ -57,7 +58,8 @@ def label_kind(array: pa.ChunkedArray, *, has_documents: bool, text_numbers: boo
 
 def detect_format(roles: Sequence[str], array: pa.ChunkedArray | None, explicit: str | None, *, raw: RawTable, column: str = "") -> Format:
     """The format of the rows: as configured, else the only one that these roles and this label make."""
-    kind = None if array is None else label_kind(array, has_documents="documents" in roles, text_numbers=raw.text_numbers)
+    has_candidates = "documents" in roles or bool(negative_roles(roles))
+    kind = None if array is None else label_kind(array, has_candidates=has_candidates, text_numbers=raw.text_numbers)
     if explicit is not None:
         fmt = FORMATS[explicit]
         if match_format(roles, fmt.label) is not fmt or (fmt.label is not None and array is None):
@@ -81,9 +83,9 @@ def detect_format(roles: Sequence[str], array: pa.ChunkedArray | None, explicit:
 
 def describe(fmt: Format) -> str:
     """The roles of a format in words."""
-    negatives = {0: [], 1: ["negative_1"], 2: ["negative_1", "negative_2", "..."]}[fmt.negatives]
+    more = ["..."] if fmt.more_negatives else []
     label = {None: [], "score": ["label (number)"], "class": ["label (class)"], "scores": ["label (list of numbers)"]}.get(fmt.label)
-    return ", ".join([*fmt.roles, *negatives, *(["label (vector)"] if label is None else label)])
+    return ", ".join([*fmt.least_roles(), *more, *(["label (vector)"] if label is None else label)])
 
 
 def encode_labels(array: pa.ChunkedArray, kind: str, *, raw: RawTable, column: str, known: Sequence[str] = ()) -> Labels:
@@ -96,6 +98,8 @@ def encode_labels(array: pa.ChunkedArray, kind: str, *, raw: RawTable, column: s
         column: name of the column.
         known: classes of the training data, which keep their numbers; classes that only this table has come after them.
     """
+    if kind in ("scores", "vector") and raw.text_numbers and is_text(array.type):
+        array = _parsed_lists(array, raw, column)
     missing = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else np.zeros(len(array), bool)
     if kind in ("scores", "vector"):
         return _lists(array, kind, missing, raw, column)
@@ -111,6 +115,28 @@ def encode_labels(array: pa.ChunkedArray, kind: str, *, raw: RawTable, column: s
         row = int(infinite.argmax())
         raise bad_value(raw.place(row), column, values[row], "a finite number")
     return Labels("score", values, missing)
+
+
+def _holds_lists(array: pa.ChunkedArray) -> bool:
+    """True when the first cell of a text file that holds anything looks like a JSON list."""
+    return next((cell for cell in array.to_pylist() if cell and cell.strip()), "").lstrip().startswith("[")
+
+
+def _parsed_lists(array: pa.ChunkedArray, raw: RawTable, column: str) -> pa.ChunkedArray:
+    """The lists of numbers that the cells of a text file hold as JSON; an empty cell is no label."""
+    rows: list[list[float] | None] = []
+    for row, cell in enumerate(array.to_pylist()):
+        rows.append(None)
+        if cell is None or not cell.strip():
+            continue
+        try:
+            numbers = json.loads(cell, parse_int=float)
+        except ValueError:
+            numbers = None
+        if not isinstance(numbers, list) or not all(type(n) is float for n in numbers):
+            raise bad_value(raw.place(row), column, cell, "a list of numbers as JSON, such as [0.9, 0.1]")
+        rows[-1] = numbers
+    return pa.chunked_array([pa.array(rows, pa.list_(pa.float64()))])
 
 
 def _as_float(array: pa.ChunkedArray) -> np.ndarray | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from stpipe.config.errors import ConfigError, DataError, Problem
-from stpipe.config.formats import FORMATS, LABEL, Format
+from stpipe.config.formats import FORMATS, LABEL, Format, negative_roles
 from stpipe.config.sections import SourceSection
 from stpipe.data.joins import join_column
 from stpipe.data.labels import Labels, detect_format, encode_labels
@@ -73,14 +73,10 @@ def load(section: SourceSection, request: SourceRequest, *, path: str, classes: 
 
 def _only(roles: RoleMap, fmt: Format) -> RoleMap:
     """Without the columns that the requested format has no role for; they count as unused."""
-    text = [r for r in roles.texts if r in fmt.roles or (r not in _all_roles() and fmt.negatives)]
-    keep = {*text[: len(fmt.roles) + 1 if fmt.negatives == 1 else None], *([LABEL] if fmt.label else [])}
+    negatives = negative_roles(roles.texts)[: None if fmt.more_negatives else fmt.negatives]
+    keep = {*fmt.roles, *negatives, *([LABEL] if fmt.label else [])}
     dropped = tuple(c for r, c in roles.columns.items() if r not in keep)
     return RoleMap({r: c for r, c in roles.columns.items() if r in keep}, (*roles.unused, *dropped), roles.how)
-
-
-def _all_roles() -> set[str]:
-    return {role for fmt in FORMATS.values() for role in fmt.roles}
 
 
 def _texts(section: SourceSection, request: SourceRequest, raw: RawTable, roles: RoleMap, path: str) -> TextTable:
@@ -112,14 +108,25 @@ def _check_shape(role: str, name: str, column: pa.ChunkedArray, raw: RawTable) -
 
 
 def _check_lists(loaded: Loaded) -> None:
-    """A list of documents has as many scores as texts."""
+    """A list of documents has as many scores as texts; k negatives have k margins or k + 1 scores, the same in all rows."""
     labels = loaded.labels
-    if labels is None or labels.kind != "scores" or labels.offsets is None:
+    if labels is None or labels.kind != "scores" or labels.offsets is None or labels.missing.all():
         return
-    documents = loaded.texts.roles["documents"].counts()
-    scores = np.diff(labels.offsets)
-    wrong = (documents != scores) & ~labels.missing
-    if wrong.any():
-        row = int(wrong.argmax())
-        found = f"{scores[row]} scores for {documents[row]} documents"
-        raise bad_value(loaded.place(row), loaded.roles.columns[LABEL], found, "one score for each document")
+    found = np.diff(labels.offsets)
+    if "documents" in loaded.texts.roles:
+        documents = loaded.texts.roles["documents"].counts()
+        _refuse_list(loaded, found != documents, lambda row: f"one score for each document ({documents[row]})")
+        return
+    negatives = len(negative_roles(loaded.texts.roles))
+    either = f"{negatives} (margins of the positive over each negative) or {negatives + 1} (teacher scores, the positive's first)"
+    _refuse_list(loaded, ~np.isin(found, (negatives, negatives + 1)), lambda row: either)
+    first = found[~labels.missing][0]
+    _refuse_list(loaded, found != first, lambda row: f"{first} as in the rows before (margins and scores do not mix)")
+
+
+def _refuse_list(loaded: Loaded, wrong: np.ndarray, expected: Callable[[int], str]) -> None:
+    """An error for the first row whose list of labels has a wrong length; rows without a label are judged elsewhere."""
+    assert loaded.labels is not None and loaded.labels.offsets is not None
+    for row in np.flatnonzero(wrong & ~loaded.labels.missing)[:1]:
+        count = loaded.labels.offsets[row + 1] - loaded.labels.offsets[row]
+        raise bad_value(loaded.place(row), loaded.roles.columns[LABEL], f"a list of {count} numbers", expected(row))

@@ -9,12 +9,14 @@ from typing import Any
 from stpipe.config.errors import ConfigError, DataError, Problem
 from stpipe.config.formats import text_roles
 from stpipe.config.sections import DatasetSection, SourceSection
+from stpipe.core.tokenize import RoleTokenizer
 from stpipe.data import checks
 from stpipe.data.load import Loaded, load
 from stpipe.data.prepared import PreparedSource
 from stpipe.data.report import Finding, ScanReport, SplitScan
 from stpipe.data.sources import SourceRequest, has_own_split
 from stpipe.data.split import cap, hold_out
+from stpipe.data.teacher import Teacher
 from stpipe.data.write import Encoding, TokenizeOptions, tokenizer_fingerprint, write_prepared
 
 EVAL_SPLITS = ("validation", "dev", "test", "eval")
@@ -42,44 +44,40 @@ class _Side:
 def prepare(
     section: DatasetSection,
     *,
-    tokenizer: Any,
-    tokenizer_id: str = "",
-    default_max_length: int | None = None,
+    tokenizers: Callable[[str, Mapping[str, str]], RoleTokenizer],
     model_prompts: Mapping[str, str] | None = None,
     offline: bool = False,
     label_ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
-    special_tokens: bool = True,
+    teacher: Teacher | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PreparedData:
     """Prepare all data sets of a run. Safe to call from several processes at once: the work is done by one.
 
     Args:
         section: the `dataset` section.
-        tokenizer: a transformers tokenizer.
-        tokenizer_id: its name, used in the cache key only when the tokenizer cannot be serialised.
-        default_max_length: the model's limit in tokens, for roles that `dataset.max_length` does not name.
+        tokenizers: (role, routes of the data set) -> how the role's texts become tokens; its maximum length is for roles that
+            `dataset.max_length` does not name.
         model_prompts: the model's prompts by name; used for roles that `dataset.prompts` does not name.
         offline: ask no hub.
         label_ranges: data set -> labels that its loss can make sense of; `dataset.checks.label_min` and `label_max` come first.
-        special_tokens: whether the model wants special tokens.
+        teacher: scores embedded data in the formats triplet-score and n-tuple-scores.
         progress: called with (what, done, total).
     """
-    options = TokenizeOptions(
-        tokenizer, tokenizer_fingerprint(tokenizer, tokenizer_id), special_tokens, section.cache_dir, section.num_proc, progress
-    )
+    options = TokenizeOptions(section.cache_dir, section.num_proc, progress)
+    encoder = _Encodings(tokenizers, model_prompts or {})
     train: dict[str, PreparedSource] = {}
     held_out: dict[str, PreparedSource] = {}
     scans: dict[str, dict[str, SplitScan]] = {}
     seen: set[str] = set()
     for name, source in data_sets(section).items():
         path = "dataset" if not section.sources else f"dataset.sources.{name}"
-        sides = _sides(section, source, path=path, offline=offline, label_range=(label_ranges or {}).get(name, (None, None)))
+        asked = _request(section, source, path, offline=offline, teacher=teacher)
+        sides = _sides(section, source, asked, path=path, label_range=(label_ranges or {}).get(name, (None, None)))
         scans[name] = {}
         seen |= set(sides["train"].loaded.texts.roles)
         _check_role_keys(section.sources.get(name, section), sides["train"].loaded.texts.roles, path)
         for split, side in sides.items():
-            encodings = _encodings(side.loaded, source, default_max_length, model_prompts or {})
-            prepared = write_prepared(side.loaded, encodings, options, name=name)
+            prepared = write_prepared(side.loaded, encoder.of(side.loaded, source), options, name=name)
             scans[name][split] = _scan(side, prepared, section)
             (train if split == "train" else held_out)[name] = prepared
     _check_role_keys(section, seen, "dataset")
@@ -103,28 +101,40 @@ def data_sets(section: DatasetSection) -> dict[str, SourceSection]:
 def _inherit(source: SourceSection, top: SourceSection) -> SourceSection:
     default = SourceSection()
     changed = {f.name: getattr(top, f.name) for f in fields(SourceSection) if getattr(source, f.name) == getattr(default, f.name)}
-    for name in ("max_length", "prompts"):
+    for name in ("max_length", "prompts", "routes"):
         changed[name] = {**getattr(top, name), **getattr(source, name)}
     return replace(source, **changed)
 
 
+def _request(section: DatasetSection, source: SourceSection, path: str, *, offline: bool, teacher: Teacher | None) -> SourceRequest:
+    """What the training rows of one data set are asked for."""
+    assert source.train is not None
+    return SourceRequest(
+        source.train,
+        f"{path}.train",
+        splits=(source.split or "train",),
+        optional_split=source.split is None,
+        subset=source.subset,
+        revision=source.revision,
+        format=source.format,
+        cache_dir=section.cache_dir,
+        offline=offline,
+        teacher=teacher,
+        rows=source.max_rows,
+        seed=source.split_seed,
+    )
+
+
 def _sides(
-    section: DatasetSection, source: SourceSection, *, path: str, offline: bool, label_range: tuple[float | None, float | None]
+    section: DatasetSection,
+    source: SourceSection,
+    request: SourceRequest,
+    *,
+    path: str,
+    label_range: tuple[float | None, float | None],
 ) -> dict[str, _Side]:
     """The training and the held-out rows of one data set, checked."""
     rules = section.checks
-    assert source.train is not None
-    request = SourceRequest(
-        source.train,
-        f"{path}.train",
-        (source.split or "train",),
-        source.split is None,
-        source.subset,
-        source.revision,
-        source.format,
-        section.cache_dir,
-        offline,
-    )
     train = _checked(load(source, request, path=path), section, label_range)
     held_out = _held_out(section, source, request, train, path, label_range)
     if held_out is None and source.eval_rows:
@@ -159,6 +169,7 @@ def _held_out(
         splits=wanted,
         optional_split=source.eval_split is None,
         format=train.loaded.format.name,
+        rows=source.eval_rows,
     )
     known = train.loaded.labels.classes if train.loaded.labels is not None else None
     side = _checked(load(source, asked, path=path, classes=known or ()), section, label_range)
@@ -186,22 +197,35 @@ def _checked(loaded: Loaded, section: DatasetSection, label_range: tuple[float |
     return _Side(loaded, read, [*empty, *repeated])
 
 
-def _encodings(
-    loaded: Loaded, source: SourceSection, default_max_length: int | None, model_prompts: Mapping[str, str]
-) -> dict[str, Encoding]:
-    """Prompt and maximum length of each role."""
-    return {
-        role: Encoding(
-            source.prompts.get(role, source.prompts.get("default", _model_prompt(role, loaded.format.name, model_prompts))),
-            source.max_length.get(role, source.max_length.get("default", default_max_length)),
-        )
-        for role in loaded.texts.roles
-    }
+class _Encodings:
+    """Prompt, maximum length and tokenizer of each role; a tokenizer that several roles use is hashed once."""
+
+    def __init__(self, tokenizers: Callable[[str, Mapping[str, str]], RoleTokenizer], model_prompts: Mapping[str, str]) -> None:
+        self.tokenizers = tokenizers
+        self.model_prompts = model_prompts
+        self._known: list[tuple[Any, str, str]] = []
+
+    def of(self, loaded: Loaded, source: SourceSection) -> dict[str, Encoding]:
+        """By role, for the rows of one data set."""
+        found = {}
+        for role in loaded.texts.roles:
+            how = self.tokenizers(role, source.routes)
+            default = source.prompts.get("default", _model_prompt(role, loaded.format.name, self.model_prompts))
+            length = source.max_length.get(role, source.max_length.get("default", how.max_length))
+            found[role] = Encoding(source.prompts.get(role, default), length, how.special_tokens, self._fingerprint(how), how.tokenizer)
+        return found
+
+    def _fingerprint(self, how: RoleTokenizer) -> str:
+        for tokenizer, name, fingerprint in self._known:
+            if tokenizer is how.tokenizer and name == how.name:
+                return fingerprint
+        self._known.append((how.tokenizer, how.name, tokenizer_fingerprint(how.tokenizer, how.name)))
+        return self._known[-1][2]
 
 
 def _check_role_keys(source: SourceSection, roles: Collection[str], path: str) -> None:
     """A prompt or a length for a role that the data does not have is a mistake (at the top: that no data set has)."""
-    for name, values in (("max_length", source.max_length), ("prompts", source.prompts)):
+    for name, values in (("max_length", source.max_length), ("prompts", source.prompts), ("routes", source.routes)):
         if unknown := [r for r in values if r != "default" and r not in roles]:
             what = f"the data has no such role. Roles: default, {', '.join(text_roles(roles))}"
             raise ConfigError(Problem(f"{path}.{name}.{unknown[0]}", what))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stpipe.data.checks import text_hashes
+from stpipe.data.draw import drawn
 from stpipe.data.load import Loaded
 
 
@@ -28,7 +29,4 @@ def hold_out(loaded: Loaded, *, rows: int, seed: int) -> tuple[Loaded, Loaded]:
 
 def cap(loaded: Loaded, rows: int | None, *, seed: int) -> Loaded:
     """At most `rows` rows, drawn by the seed, in their original order."""
-    if rows is None or rows >= len(loaded):
-        return loaded
-    chosen = np.random.default_rng([seed, 2]).permutation(len(loaded))[:rows]
-    return loaded.take(np.sort(chosen))
+    return loaded if rows is None or rows >= len(loaded) else loaded.take(drawn(len(loaded), rows, seed=seed))

@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
 
 
 class TextStore:
-    """The distinct texts of one prompt and maximum length.
+    """The distinct texts of one encoding (prompt, maximum length, tokenizer, special tokens).
 
     ids (file,) int32: a view of the whole file, of which text i is ids[starts[i]:starts[i] + lengths[i]]; lengths (N,) int64
     tokens after the cut; text_ids (N,) int64; full_lengths (N,) int32 tokens before the cut.

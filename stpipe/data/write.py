@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,27 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How the texts of one role become tokens: prompt put before them, longest result (None: the tokenizer's limit)."""
+    """How the texts of one role become tokens; roles whose encodings are equal share their stored texts.
 
-    prompt: str = ""
-    max_length: int | None = None
+    prompt: put before each text; max_length: longest result (None: the tokenizer's limit); special_tokens: add them;
+    fingerprint: of the tokenizer, which stands for it in comparisons.
+    """
+
+    prompt: str
+    max_length: int | None
+    special_tokens: bool
+    fingerprint: str
+    tokenizer: Any = field(compare=False, repr=False)
+
+    def key(self) -> tuple[Any, ...]:
+        """Everything that decides which tokens a text becomes."""
+        return (self.prompt, self.max_length, self.special_tokens, self.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizeOptions:
-    """tokenizer and its fingerprint; special_tokens: add them; cache_dir, num_proc and progress change no result."""
+    """Where the cache is, how many processes tokenise, who is told: none of it changes a result."""
 
-    tokenizer: Any
-    tokenizer_fingerprint: str
-    special_tokens: bool = True
     cache_dir: str | None = None
     num_proc: int = 1
     progress: Callable[[str, int, int], None] | None = None
@@ -84,9 +92,7 @@ def write_prepared(loaded: Loaded, encodings: Mapping[str, Encoding], options: T
         {
             "version": VERSION,
             "data": fingerprint,
-            "tokenizer": options.tokenizer_fingerprint,
-            "special_tokens": options.special_tokens,
-            "encodings": {role: [e.prompt, e.max_length] for role, e in encodings.items()},
+            "encodings": {role: encoding.key() for role, encoding in encodings.items()},
         }
     )
     folder = cache_root(options.cache_dir) / "tokens" / key
@@ -106,14 +112,14 @@ def _write(into: Path, loaded: Loaded, encodings: Mapping[str, Encoding], option
         write_store(
             into / stores[number],
             table.texts,
-            tokenizer=options.tokenizer,
+            tokenizer=encoding.tokenizer,
             prompt=encoding.prompt,
             max_length=encoding.max_length,
-            special_tokens=options.special_tokens,
+            special_tokens=encoding.special_tokens,
             num_proc=options.num_proc,
             progress=lambda done, total, what=what: options.progress(what, done, total) if options.progress else None,  # type: ignore[misc]
         )
-        length = prompt_length(options.tokenizer, encoding.prompt)
+        length = prompt_length(encoding.tokenizer, encoding.prompt, special_tokens=encoding.special_tokens)
         for role, texts in table.roles.items():
             roles[role] = {"store": number, "prompt": encoding.prompt, "prompt_length": length, "max_length": encoding.max_length}
             columns[role] = _array(texts.index, texts.offsets)

@@ -10,14 +10,18 @@ from rich.console import Console
 
 from stpipe.config.sections import RootConfig, SourceSection
 from stpipe.core.rows import Rows
+from stpipe.core.tokenize import RoleTokenizer
 from stpipe.data.prepare import PreparedData, prepare
 from stpipe.data.stream import BatchStream, Sampler
+from stpipe.engine.backend import choose_device
 from stpipe.engine.train_module import TrainModule
 from stpipe.evaluation.base import Evaluator
 from stpipe.losses.base import Loss
-from stpipe.models.sentence_transformer import SentenceTransformer
+from stpipe.models.base_model import BaseModel, limit_of
 from stpipe.pipeline.console import Reporter
 from stpipe.pipeline.objective import label_ranges, losses_of, sampler_of
+from stpipe.pipeline.teacher import PackagedTeacher
+from stpipe.pipeline.training_texts import PreparedTexts
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,12 @@ class Parts:
     """What a run is made of, before a backend is started."""
 
     root: RootConfig
-    model: SentenceTransformer
+    model: BaseModel
     data: PreparedData
     losses: Mapping[str, Loss]
     sampler: Sampler
+    start: tuple[str, ...] = ()
+    """What was set from the data before training, and found about the start weights, a line each."""
 
     @property
     def evaluators(self) -> Mapping[str, Evaluator]:
@@ -52,7 +58,8 @@ class Parts:
 
     def module(self) -> TrainModule:
         """Encoder and objectives as one module."""
-        return TrainModule(self.model.encoder, self.losses, self.root.strategy)
+        routes = {name: {**self.root.dataset.routes, **self.source(name).routes} for name in self.data.train}
+        return TrainModule(self.model.encoder, self.losses, self.root.strategy, routes=routes)
 
     def stream(self, *, rank: int, world_size: int) -> BatchStream:
         """Training batches of one process."""
@@ -73,17 +80,27 @@ def source_of(root: RootConfig, name: str) -> SourceSection:
     return root.dataset.sources.get(name, root.dataset)
 
 
-def load_data(root: RootConfig, model: SentenceTransformer, out: Console) -> PreparedData:
+def load_data(root: RootConfig, model: BaseModel, out: Console) -> PreparedData:
     """Read, check and tokenise the data, or find it in the cache."""
+    report = Reporter(out)
     return prepare(
         root.dataset,
-        tokenizer=model.tokenizer,
-        default_max_length=model.max_seq_length,
+        tokenizers=lambda role, routes: role_tokenizer(model, role, routes),
         model_prompts=model.prompts,
         offline=root.offline,
         label_ranges=label_ranges(root),
-        progress=Reporter(out),
+        teacher=PackagedTeacher(device=choose_device(root.trainer.device), progress=report),
+        progress=report,
     )
+
+
+def role_tokenizer(model: BaseModel, role: str, routes: Mapping[str, str]) -> RoleTokenizer:
+    """How the texts of a role become tokens: as the module takes them by which they enter the model.
+
+    routes: role -> route of the data set, where it names its own.
+    """
+    entry = model.encoder.input_of(model.encoder.route_of(role, routes))
+    return RoleTokenizer(entry.tokenizer, entry.special_tokens, limit_of(entry.tokenizer))
 
 
 def assemble(root: RootConfig, out: Console) -> Parts:
@@ -94,4 +111,5 @@ def assemble(root: RootConfig, out: Console) -> Parts:
     if model.encoder.layout_reason is None:
         model.encoder.choose_layout()
     losses = losses_of(root, data.train)
-    return Parts(root, model, data, losses, sampler_of(root, losses, data.train))
+    start = root.model.adapt(model, PreparedTexts(data.train))
+    return Parts(root, model, data, losses, sampler_of(root, losses, data.train), start)

@@ -14,8 +14,8 @@ from stpipe.engine.backend import choose_device
 from stpipe.evaluation.base import Evaluation
 from stpipe.evaluation.run import bm25_baselines, evaluate_all
 from stpipe.evaluation.write import write_evaluation
+from stpipe.models.load import load_model
 from stpipe.models.paths import resolve_path
-from stpipe.models.sentence_transformer import SentenceTransformer
 from stpipe.pipeline.assemble import load_data
 from stpipe.pipeline.console import console
 
@@ -34,9 +34,7 @@ def run_evaluate(model: str, loaded: Loaded) -> int:
     root = to_root(loaded.values)
     if not root.evaluator:
         raise ConfigError(Problem("evaluator", "there is no evaluator. Name one (evaluator=retrieval), or a recipe that has some"))
-    encoder = SentenceTransformer(
-        str(resolve_path(root.model.name_or_path, offline=root.offline)), device=choose_device(root.trainer.device)
-    )
+    encoder = load_model(resolve_path(root.model.name_or_path, offline=root.offline), device=choose_device(root.trainer.device))
     data = load_data(root, encoder, out)
     rows = {name: source.rows() for name, source in data.eval.items()}
     results = evaluate_all(encoder, root.evaluator, rows, batch_size=root.trainer.eval_batch_size)

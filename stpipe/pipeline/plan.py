@@ -10,10 +10,9 @@ from rich.table import Table
 
 from stpipe.engine.length import RunLength
 from stpipe.engine.planner import default_budget
+from stpipe.losses.base import merge_targets
 from stpipe.pipeline.assemble import Parts, source_of
-
-#: Losses whose anchors are compared with every candidate of the batch say so by this coupling.
-IN_BATCH = "anchor"
+from stpipe.pipeline.objective import in_batch
 
 
 def make_plan(parts: Parts, length: RunLength, *, world_size: int, device: str, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -28,7 +27,6 @@ def make_plan(parts: Parts, length: RunLength, *, world_size: int, device: str, 
     for name, source in parts.data.train.items():
         size = (source_of(root, name).batch_size or root.trainer.batch_size) * world_size
         mean_tokens = float(sum(np.mean(source.lengths(role)) for role in source.roles)) if len(source) else 0.0
-        in_batch = parts.losses[name].effective_coupling() == IN_BATCH
         sources[name] = {
             "rows": len(source),
             "format": source.format.name,
@@ -36,7 +34,7 @@ def make_plan(parts: Parts, length: RunLength, *, world_size: int, device: str, 
             "loss": type(parts.losses[name]).__name__,
             "coupling": parts.losses[name].effective_coupling(),
             "global_batch": size,
-            "negatives_per_anchor": size * (len(source.roles) - 1) - 1 if in_batch else 0,
+            "negatives_per_anchor": size * (len(source.roles) - 1) - 1 if in_batch(parts.losses[name]) else 0,
             "mean_tokens_per_row": round(mean_tokens, 1),
         }
     first = next(iter(sources.values()))
@@ -60,6 +58,8 @@ def make_plan(parts: Parts, length: RunLength, *, world_size: int, device: str, 
         "trainable_parameters": trainable,
         "total_parameters": sum(p.numel() for p in parts.model.parameters()),
         "sources": sources,
+        "start": list(parts.start),
+        "targets": dict(merge_targets(loss.targets() for loss in parts.losses.values())),
         "warnings": list(warnings),
     }
 
@@ -81,6 +81,10 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     table.add_row("parameters", f"{plan['trainable_parameters']:,} trained of {plan['total_parameters']:,}")
     table.add_row("computed", f"{plan['strategy']}, {plan['token_budget']:,} tokens a forward, {plan['precision']} on {plan['device']}")
     table.add_row("layout", f"{plan['layout']}: {plan['layout_reason']}")
+    for line in plan["start"]:
+        table.add_row("start", line)
+    for name, target in plan["targets"].items():
+        table.add_row("steered", f"{name} to {target:,.4g}")
     evaluate = f"every {plan['evaluate_every']} steps" if plan["evaluate_every"] else "before and after training"
     table.add_row("evaluate, save", f"{evaluate}; checkpoint every {plan['save_every']} steps")
     for warning in plan["warnings"]:

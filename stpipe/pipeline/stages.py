@@ -13,7 +13,7 @@ import yaml
 from stpipe.cards.card import write_card
 from stpipe.config.load import redact
 from stpipe.data.stream import BatchStream
-from stpipe.engine.callbacks import Callback, MetricsLog, ProgressDisplay
+from stpipe.engine.callbacks import Callback, MetricsLog, ProgressDisplay, SparsityWatch
 from stpipe.engine.callbacks.metrics_log import drop_records_after, write_records
 from stpipe.engine.checkpoint import sync
 from stpipe.engine.length import RunLength
@@ -21,7 +21,7 @@ from stpipe.engine.loop import BestRule, Trainer
 from stpipe.evaluation.base import Evaluation
 from stpipe.evaluation.run import bm25_baselines, evaluate_all, full_metrics, greater_is_better
 from stpipe.evaluation.write import write_evaluation
-from stpipe.models.sentence_transformer import SentenceTransformer
+from stpipe.models.base_model import BaseModel
 from stpipe.pipeline.environment import environment
 from stpipe.pipeline.resume import training_identity
 from stpipe.pipeline.run import Run
@@ -109,7 +109,9 @@ def train(run: Run, stream: BatchStream, length: RunLength) -> Trainer:
     runtime.prepare(module, root.optimizer.build(module))
     best = None
     if root.trainer.best_metric is not None:
-        higher = greater_is_better(parts.evaluators, root.trainer.best_metric, similarity=parts.model.similarity_fn_name)
+        higher = greater_is_better(
+            parts.evaluators, root.trainer.best_metric, similarity=parts.model.similarity_fn_name, kind=parts.model.kind
+        )
         best = BestRule(root.trainer.best_metric, higher)
     trainer = Trainer(
         model=parts.model,
@@ -126,6 +128,7 @@ def train(run: Run, stream: BatchStream, length: RunLength) -> Trainer:
             MetricsLog(run.directory.metrics),
             _StatusStep(run.status),
             ProgressDisplay(root.trainer.progress),
+            *watches(run),
             *root.callbacks.values(),
         ],
     )
@@ -138,7 +141,18 @@ def train(run: Run, stream: BatchStream, length: RunLength) -> Trainer:
     return trainer
 
 
-def save_model(model: SentenceTransformer, folder: Path) -> None:
+def watches(run: Run) -> list[Callback]:
+    """Callbacks that look for what goes wrong with this kind of model."""
+
+    def warn(text: str) -> None:
+        run.status.write(warnings=[*run.status.data["warnings"], text])
+        run.out.print(f"[yellow]warning[/] {text}")
+
+    model = run.parts.model
+    return [SparsityWatch(model.encoder.embedding_dim, warn)] if model.kind == "sparse" else []
+
+
+def save_model(model: BaseModel, folder: Path) -> None:
     """Write the model aside, sync it, and put it in place whole."""
     aside = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)

@@ -12,7 +12,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from stpipe.config.sections import DatasetSection
+from stpipe.core.tokenize import RoleTokenizer
 from stpipe.data.prepare import PreparedData, prepare
+
+#: Keyword of `run_prepare` -> field of RoleTokenizer.
+HOW = {"tokenizer": "tokenizer", "special_tokens": "special_tokens", "limit": "max_length", "tokenizer_name": "name"}
 
 
 @pytest.fixture(scope="session")
@@ -33,13 +37,17 @@ def write_jsonl(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def run_prepare(tokenizer: Any, tmp_path: Path) -> Callable[..., PreparedData]:
-    """`prepare` with a cache of this test; `eval_rows` is 0 unless given; keywords that no section knows go to `prepare`."""
+    """`prepare` with a cache of this test; `eval_rows` is 0 unless given; keywords that no section knows go to `prepare`.
+
+    Those of `RoleTokenizer` hold for every role (`max_length` of the section is by role; the model's limit is `limit`).
+    """
 
     def run(**keys: Any) -> PreparedData:
         names = set(DatasetSection.__dataclass_fields__)
         section = {"cache_dir": str(tmp_path / "cache"), "eval_rows": 0, **{k: v for k, v in keys.items() if k in names}}
-        others = {"tokenizer": tokenizer, "default_max_length": 32, **{k: v for k, v in keys.items() if k not in names}}
-        return prepare(DatasetSection(**section), **others)
+        others = {k: v for k, v in keys.items() if k not in names}
+        how = {"tokenizer": tokenizer, "max_length": 32, **{field: others.pop(k) for k, field in HOW.items() if k in others}}
+        return prepare(DatasetSection(**section), **{"tokenizers": lambda role, routes: RoleTokenizer(**how), **others})
 
     return run
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import AutoTokenizer
 
 from stpipe.config.errors import ConfigError
 from stpipe.config.sections import DatasetSection
+from stpipe.core.tokenize import RoleTokenizer
 from stpipe.data import write as write_module
 from stpipe.data.cache import MANIFEST, cache_root, is_complete, make_once
 from stpipe.data.prepare import prepare
@@ -31,6 +33,13 @@ def other_tokenizer(**changes: Any) -> Any:
     if "side" in changes:
         tokenizer.truncation_side = changes["side"]
     return tokenizer
+
+
+def by_role(which: str, **changes: Any) -> Callable[..., RoleTokenizer]:
+    """The tokenizer and limit of `run_prepare` for every role, with changes for one of them."""
+    common = RoleTokenizer(other_tokenizer(), max_length=32)
+    changed = replace(common, **changes)
+    return lambda role, routes: changed if role == which else common
 
 
 def test_each_input_that_matters_changes_the_key(run_prepare: Any, write_jsonl: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,16 +60,26 @@ def test_each_input_that_matters_changes_the_key(run_prepare: Any, write_jsonl: 
         "prompt of the other role": {"prompts": {"positive": "query: "}},
         "maximum length": {"max_length": {"default": 31}},
         "maximum length of one role": {"max_length": {"anchor": 31}},
-        "limit of the model": {"default_max_length": 30},
+        "limit of the model": {"limit": 30},
         "special tokens": {"special_tokens": False},
         "vocabulary": {"tokenizer": other_tokenizer(added="thing")},
         "truncation side": {"tokenizer": other_tokenizer(side="left")},
+        "special tokens of one role": {"tokenizers": by_role("anchor", special_tokens=False)},
+        "special tokens of the other role": {"tokenizers": by_role("positive", special_tokens=False)},
+        "limit of one role": {"tokenizers": by_role("anchor", max_length=29)},
+        "limit of the other role": {"tokenizers": by_role("positive", max_length=29)},
+        "tokenizer of one role": {"tokenizers": by_role("anchor", tokenizer=other_tokenizer(added="thing"))},
+        "tokenizer of the other role": {"tokenizers": by_role("positive", tokenizer=other_tokenizer(added="thing"))},
+        "margins": {"train": write_jsonl([{**r, "negative_1": "n", "label": [0.5]} for r in rows], "m.jsonl")},
+        "scores": {"train": write_jsonl([{**r, "negative_1": "n", "label": [0.5, 0.0]} for r in rows], "s.jsonl")},
+        "other scores": {"train": write_jsonl([{**r, "negative_1": "n", "label": [0.5, 0.25]} for r in rows], "t.jsonl")},
+        "margin of a triplet": {"train": write_jsonl([{**r, "negative_1": "n", "label": 0.5} for r in rows], "u.jsonl")},
     }
     keys = {name: run_prepare(**{**base, **change}).train["default"].folder.name for name, change in changes.items()}
     monkeypatch.setattr(write_module, "VERSION", write_module.VERSION + 1)
     keys["rules of the code"] = run_prepare(**base).train["default"].folder.name
     same = [(a, b) for a in [*keys, "base"] for b in keys if a < b and {**keys, "base": key}[a] == keys[b]]
-    assert not same and len(keys) == 18
+    assert not same and len(keys) == 28
 
 
 def test_what_changes_no_token_keeps_the_key(run_prepare: Any, write_jsonl: Write, tmp_path: Path) -> None:
@@ -77,8 +96,9 @@ def test_what_changes_no_token_keeps_the_key(run_prepare: Any, write_jsonl: Writ
         "place of the data": {"train": write_jsonl(rows, "moved/data.jsonl")},
         "unused column": {"train": write_jsonl([{**r, "id": i} for i, r in enumerate(rows)], "g.jsonl")},
         "a cap that caps nothing": {"max_rows": 100},
-        "name of the tokenizer": {"tokenizer_id": "somewhere"},
+        "name of the tokenizer": {"tokenizer_name": "somewhere"},
         "a tokenizer that was used": {"tokenizer": used},
+        "another copy of the tokenizer for one role": {"tokenizers": by_role("anchor", tokenizer=other_tokenizer())},
         "the same length in other words": {"max_length": {"anchor": 32, "positive": 32}},
         "offline": {"offline": True},
     }
@@ -187,7 +207,8 @@ def _prepare(path: str, cache: str, log: str) -> None:
         with open(log, "a") as handle:
             handle.write(f"{os.getpid()}\n")
 
-    found = prepare(DatasetSection(train=path, cache_dir=cache, eval_rows=0), tokenizer=tokenizer, default_max_length=16, progress=progress)
+    section = DatasetSection(train=path, cache_dir=cache, eval_rows=0)
+    found = prepare(section, tokenizers=lambda role, routes: RoleTokenizer(tokenizer, max_length=16), progress=progress)
     with open(log + ".done", "a") as handle:
         handle.write(json.dumps([len(found.train["default"]), found.train["default"].folder.name]) + "\n")
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import linecache
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from stpipe.data import docstring_formats, docstrings
 from stpipe.data.docstring_formats import FORMATTERS, Options, encloses, grade
-from stpipe.data.docstrings import Pair, docstring_pairs, first_paragraph, library_modules, module_pairs, words
+from stpipe.data.docstrings import Pair, docstring_pairs, first_paragraph, library_fingerprint, library_modules, module_pairs, words
 from stpipe.data.near_duplicates import first_of_near_duplicates
 
 SOURCE = '''
@@ -183,3 +187,33 @@ def test_other_formats() -> None:
     rows = FORMATTERS["query-document"](PAIRS, Options("query-document", negatives=2)).to_pylist()
     assert [r["label"] for r in rows[:3]] == [1.0, 0.0, 0.0] and len(rows) == 18
     assert FORMATTERS["text"](PAIRS, Options("text")).column_names == ["anchor"]
+
+
+def library_of(folder: Path, source: str) -> ModuleType:
+    """A module with this source, as if it were a builder."""
+    file = folder / "builder.py"
+    file.write_text(source)
+    linecache.checkcache(str(file))
+    spec = importlib.util.spec_from_file_location("builder", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_fingerprint_follows_the_code_of_the_builders(tmp_path: Path) -> None:
+    first = library_fingerprint(library_of(tmp_path, "LIMIT = 3\n"))
+    assert first == library_fingerprint(library_of(tmp_path, "LIMIT = 3\n"))
+    changed = library_fingerprint(library_of(tmp_path, "LIMIT = 30\n"))
+    assert len({first, changed, library_fingerprint()}) == 3
+    assert library_fingerprint() == library_fingerprint()
+    assert library_fingerprint(docstring_formats) == library_fingerprint(docstring_formats) != library_fingerprint()
+
+
+def test_the_fingerprint_follows_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = library_fingerprint()
+    files = list(library_modules())
+    monkeypatch.setattr(docstrings, "library_modules", lambda: iter(files[:-1]))
+    assert library_fingerprint() != before
+    monkeypatch.setattr(docstrings, "library_modules", lambda: iter(files))
+    assert library_fingerprint() == before

@@ -30,6 +30,10 @@ def raw_of(values: Any, *, text_numbers: bool = False, **keys: Any) -> RawTable:
         (["anchor", "positive"], [[0.1], [0.2]], "pair-vector"),
         (["anchor", "positive", "negative_1"], None, "triplet"),
         (["anchor", "positive", "negative_1", "negative_2"], None, "n-tuple"),
+        (["anchor", "positive", "negative_1"], [0.5, -1.0], "triplet-score"),
+        (["anchor", "positive", "negative_1"], [1, -2], "triplet-score"),
+        (["anchor", "positive", "negative_1"], [[0.5], [1.0]], "n-tuple-scores"),
+        (["anchor", "positive", "negative_1", "negative_2"], [[0.5, 1.0], [1.0, 0.0]], "n-tuple-scores"),
         (["query", "document"], [0, 1], "query-document"),
         (["query", "document"], [0.5, 1.0], "query-document"),
         (["query", "documents"], [[0.5, 1.0], [1.0]], "query-documents"),
@@ -50,7 +54,10 @@ def test_labels_of_text_files_are_numbers_where_they_can_be(values: list[str], e
 @pytest.mark.parametrize(
     ("roles", "values", "explicit"),
     [
-        (["anchor", "positive", "negative_1"], [1.0, 2.0], None),
+        (["anchor", "positive", "negative_1", "negative_2"], [1.0, 2.0], None),
+        (["anchor", "positive", "negative_1"], ["a", "b"], None),
+        (["anchor", "positive"], [[1.0], [2.0]], "n-tuple-scores"),
+        (["anchor", "positive", "negative_1", "negative_2"], [1.0, 2.0], "triplet-score"),
         (["query", "positive"], None, None),
         (["query", "document"], ["a", "b"], None),
         (["anchor", "positive"], None, "triplet"),
@@ -62,6 +69,24 @@ def test_what_makes_no_format_is_an_error(roles: list[str], values: Any, explici
     raw = raw_of([0, 0] if values is None else values)
     with pytest.raises(DataError, match="rows.jsonl"):
         detect_format(roles, None if values is None else raw.table["y"], explicit, raw=raw)
+
+
+@pytest.mark.parametrize(("roles", "expected"), [(["anchor"], "text-vector"), (["anchor", "positive", "negative_1"], "n-tuple-scores")])
+def test_lists_of_text_files_are_json(roles: list[str], expected: str) -> None:
+    raw = raw_of(["", " [1, 0.5] ", "[2e-1,-3]"], text_numbers=True)
+    fmt = detect_format(roles, raw.table["y"], None, raw=raw)
+    assert fmt.name == expected and fmt.label is not None
+    labels = encode_labels(raw.table["y"], fmt.label, raw=raw, column="y")
+    assert labels.missing.tolist() == [True, False, False]
+    np.testing.assert_allclose(labels.values, [1, 0.5, 0.2, -3], rtol=1e-6)
+    assert labels.offsets is not None and labels.offsets.tolist() == [0, 0, 2, 4]
+
+
+@pytest.mark.parametrize("cell", ["[1, 2", "7", '["1", "2"]', "[true, 1]", "{}", "[[1]]"])
+def test_a_cell_that_is_no_list_is_named(cell: str) -> None:
+    raw = raw_of(["[1, 2]", cell], text_numbers=True)
+    with pytest.raises(DataError, match=r"rows.jsonl row 1, column 'y': found .*, expected a list of numbers as JSON"):
+        encode_labels(raw.table["y"], "scores", raw=raw, column="y")
 
 
 def test_names_are_numbered_in_sorted_order_and_known_ones_keep_theirs() -> None:

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import csv
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from stpipe.config.errors import ConfigError, DataError
 from stpipe.config.sections import CheckSection, SourceSection
-from stpipe.core.tokenize import tokenize
+from stpipe.core.tokenize import RoleTokenizer, tokenize
 from stpipe.data.prepare import PreparedData
 from tests.data.conftest import pairs, sentence
 
@@ -85,7 +90,9 @@ FORMAT_ROWS: dict[str, dict[str, Any]] = {
     "pair-score": {"anchor": "a one", "positive": "b", "label": 0.25},
     "pair-class": {"anchor": "a one", "positive": "b", "label": "yes"},
     "triplet": {"anchor": "a one", "positive": "b", "negative_1": "c"},
+    "triplet-score": {"anchor": "a one", "positive": "b", "negative_1": "c", "label": 0.75},
     "n-tuple": {"anchor": "a one", "positive": "b", "negative_1": "c", "negative_2": "d", "negative_3": "e"},
+    "n-tuple-scores": {"anchor": "a one", "positive": "b", "negative_1": "c", "negative_2": "d", "label": [0.75, 0.5, -0.25]},
     "query-document": {"query": "a one", "document": "b", "label": 1},
     "query-documents": {"query": "a one", "documents": ["b", "c two"], "label": [1.0, 0.5]},
 }
@@ -111,7 +118,11 @@ def test_every_format(name: str, run_prepare: Prepare, write_jsonl: Write) -> No
     filled = {"score": targets.score, "class": targets.label, "scores": targets.scores, "vector": targets.vectors.get("*")}
     wanted = source.format.label
     assert [k for k, v in filled.items() if v is not None] == ([] if wanted is None else [wanted])
-    if wanted == "scores":
+    if name == "n-tuple-scores":
+        assert targets.scores is not None and targets.scores.dtype == torch.float32
+        assert targets.scores.tolist() == [[0.75, 0.5, -0.25]] * 2
+        assert rows.labels == [[0.75, 0.5, -0.25]] * 2
+    elif wanted == "scores":
         assert batch.columns["documents"].counts is not None and batch.columns["documents"].counts.tolist() == [3, 2]
         assert targets.scores is not None and targets.scores.shape == (2, 3)
         assert targets.scores[1, :2].tolist() == [1.0, 0.5] and bool(targets.scores[1, 2].isnan())
@@ -122,6 +133,124 @@ def test_every_format(name: str, run_prepare: Prepare, write_jsonl: Write) -> No
         value = filled[wanted]
         assert value is not None and value.shape == (2,)
         assert rows.labels is not None and rows.labels[0] == (0 if name == "pair-class" else row["label"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "width"), [([[0.5], [0.25], [-1.0]], 1), ([[0.9, 0.4], [0.5, 0.25], [0.0, 1.0]], 2)], ids=["margins", "scores"]
+)
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet", "saved"])
+def test_teacher_scores_from_every_source(kind: str, labels: list[list[float]], width: int, run_prepare: Prepare, tmp_path: Path) -> None:
+    """Declared roles, other names and another order of columns; the labels arrive unchanged in the order of the rows."""
+    table = {"s": labels, "n": ["n0", "n1", "n2"], "q": ["q0", "q1", "q2"], "p": ["p0", "p1", "p2"]}
+    path = tmp_path / (kind if kind == "saved" else f"train.{kind}")
+    if kind == "saved":
+        datasets.Dataset.from_dict(table).save_to_disk(path)
+    elif kind == "parquet":
+        pq.write_table(pa.table(table), path)
+    elif kind in ("csv", "tsv"):
+        with path.open("w", newline="") as handle:
+            writer = csv.writer(handle, delimiter="," if kind == "csv" else "\t")
+            writer.writerows([list(table), *zip(map(json.dumps, labels), table["n"], table["q"], table["p"], strict=True)])
+    else:
+        rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+        path.write_text(json.dumps(rows) if kind == "json" else "".join(json.dumps(r) + "\n" for r in rows))
+    columns = {"anchor": "q", "positive": "p", "negative_1": "n", "label": "s"}
+    source = run_prepare(train=str(path), columns=columns).train["default"]
+    assert source.format.name == "n-tuple-scores" and source.roles == ("anchor", "positive", "negative_1")
+    scores = source.batch(np.array([2, 0, 1])).targets.scores
+    assert scores is not None and scores.shape == (3, width)
+    np.testing.assert_array_equal(scores.numpy(), np.array([labels[2], labels[0], labels[1]], np.float32))
+    assert source.rows().columns["negative_1"][:] == ["n0", "n1", "n2"]
+
+
+def test_margins_of_triplets_are_scores(run_prepare: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("query,positive,negative,score\na,b,c,1.5\nd,e,f,-2\n")
+    source = run_prepare(train=str(tmp_path / "train.csv")).train["default"]
+    assert source.format.name == "triplet-score" and source.rows().labels == [1.5, -2.0]
+    score = source.batch(np.arange(2)).targets.score
+    assert score is not None and score.tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([[1.0, 2.0], [1.0, 2.0], [1.0]], r"line 3, column 'label': found 'a list of 1 numbers', expected 2 \(margins.*or 3 \(teacher"),
+        ([[1.0, 2.0], [1.0] * 4, [1.0, 2.0]], "line 2, column 'label': found 'a list of 4 numbers', expected 2"),
+        (
+            [[1.0, 2.0], [1.0, 2.0, 3.0], [1.0, 2.0]],
+            "line 2, column 'label': found 'a list of 3 numbers', expected 2 as in the rows before",
+        ),
+        ([[1.0, 2.0], [], [1.0, 2.0]], "line 2, column 'label': found 'a list of 0 numbers'"),
+    ],
+)
+def test_lists_of_the_wrong_length_are_named(labels: list[list[float]], expected: str, run_prepare: Prepare, write_jsonl: Write) -> None:
+    rows = [{**r, "negative_1": "n", "negative_2": "m", "label": label} for r, label in zip(pairs(3), labels, strict=True)]
+    with pytest.raises(DataError, match=rf"train.jsonl {expected}"):
+        run_prepare(train=write_jsonl(rows))
+
+
+def test_lists_that_are_missing_are_rows_without_a_label(run_prepare: Prepare, write_jsonl: Write) -> None:
+    rows = [{**r, "negative_1": "n", "label": [1.0, 2.0] if i != 1 else None} for i, r in enumerate(pairs(3))]
+    with pytest.raises(DataError, match=r"1 row without a label.*line 2"):
+        run_prepare(train=write_jsonl(rows))
+    assert len(run_prepare(train=write_jsonl(rows), checks=CheckSection(empty="drop")).train["default"]) == 2
+    none = [{**r, "negative_1": "n", "label": None} for r in pairs(3)]
+    with pytest.raises(DataError, match=r"line 1, column 'label': found None, expected a list of numbers"):
+        run_prepare(train=write_jsonl(none), format="n-tuple-scores")
+
+
+def test_the_scores_of_tuples_may_be_left_out(run_prepare: Prepare, write_jsonl: Write) -> None:
+    """An explicit format takes the roles that it has and leaves the others."""
+    rows = [{**r, "negative_1": "n", "negative_2": "m", "label": [1.0, 2.0]} for r in pairs(3)]
+    for name, roles in (("pair", 2), ("triplet", 3), ("n-tuple", 4)):
+        found = run_prepare(train=write_jsonl(rows), format=name)
+        assert len(found.train["default"].roles) == roles and "label" in found.scan.sources["default"]["train"].unused_columns
+
+
+def test_roles_may_become_tokens_in_different_ways(run_prepare: Prepare, write_jsonl: Write, tokenizer: Any) -> None:
+    other = AutoTokenizer.from_pretrained(tokenizer.name_or_path, do_lower_case=False)
+    other.add_tokens(["thing"])
+    ways = {"anchor": RoleTokenizer(other, special_tokens=False, max_length=5), "positive": RoleTokenizer(tokenizer, max_length=9)}
+    rows = [{"anchor": r["positive"], "positive": r["positive"]} for r in pairs(12)]
+    found = run_prepare(train=write_jsonl(rows), tokenizers=lambda role, routes: ways[role], prompts={"default": "say: "}).train["default"]
+    assert found.store("anchor") is not found.store("positive")
+    batch = found.batch(np.array([3, 7]))
+    for role, way in ways.items():
+        expected = tokenize(
+            way.tokenizer,
+            [rows[i][role] for i in (3, 7)],
+            prompt="say: ",
+            max_length=way.max_length,
+            special_tokens=way.special_tokens,
+        )
+        assert batch.columns[role].tokens.ids.tolist() == [t for text in expected for t in text]
+    prompts = {role: batch.columns[role].tokens.prompt_lengths for role in ways}
+    assert [None if p is None else p.tolist() for p in prompts.values()] == [[2, 2], [3, 3]]  # say : | [CLS] say :
+    np.testing.assert_array_equal(found.text_ids("anchor"), found.text_ids("positive"))
+    assert len(set(found.text_ids("anchor").tolist())) == 12
+    assert (found.max_lengths["anchor"], found.max_lengths["positive"]) == (5, 9)
+    own = run_prepare(train=write_jsonl(rows), tokenizers=lambda role, routes: ways[role], max_length={"anchor": 7}).train["default"]
+    assert (own.max_lengths["anchor"], own.max_lengths["positive"]) == (7, 9)
+
+
+def test_the_routes_of_a_data_set_are_asked_with_its_roles(run_prepare: Prepare, write_jsonl: Write, tokenizer: Any) -> None:
+    asked = []
+
+    def way(role: str, routes: dict[str, str]) -> RoleTokenizer:
+        asked.append((role, dict(routes)))
+        return RoleTokenizer(tokenizer, max_length=3 if routes.get(role) == "short" else 9)
+
+    found = run_prepare(train=write_jsonl(pairs(3)), tokenizers=way, routes={"positive": "short"}).train["default"]
+    assert asked == [("anchor", {"positive": "short"}), ("positive", {"positive": "short"})]
+    assert (found.max_lengths["anchor"], found.max_lengths["positive"]) == (9, 3)
+
+
+def test_equal_tokenizers_share_their_texts(run_prepare: Prepare, write_jsonl: Write, tokenizer: Any) -> None:
+    twin = AutoTokenizer.from_pretrained(tokenizer.name_or_path)
+    ways = {"anchor": RoleTokenizer(twin, max_length=9), "positive": RoleTokenizer(tokenizer, max_length=9)}
+    path = write_jsonl([{"anchor": "same", "positive": "same"}])
+    found = run_prepare(train=path, tokenizers=lambda role, routes: ways[role]).train["default"]
+    assert found.store("anchor") is found.store("positive") and len(found.store("anchor")) == 1
 
 
 def test_an_explicit_format_turns_integers_into_scores(run_prepare: Prepare, write_jsonl: Write) -> None:

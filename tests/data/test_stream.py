@@ -129,7 +129,7 @@ def test_the_worst_case_is_not_exceeded(run_prepare: Any, write_jsonl: Callable[
     rows = [{"anchor": sentence(i), "positive": " ".join([sentence(i)] * (1 + i % 7))} for i in range(60)]
     others = [{"query": "q", "documents": ["a long text " * 9] * (i % 3 + 1), "label": [1.0] * (i % 3 + 1)} for i in range(12)]
     several = {"a": SourceSection(train=write_jsonl(rows)), "b": SourceSection(train=write_jsonl(others, "b.jsonl"))}
-    found = dict(run_prepare(sources=several, default_max_length=64).train)
+    found = dict(run_prepare(sources=several, limit=64).train)
     s = stream(found)
     worst = s.worst_case()
     assert len(worst) == 4

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import datasets
+import huggingface_hub
 import pyarrow as pa
 
-from stpipe.config.errors import ConfigError
+from stpipe.config.errors import ConfigError, UnreachableError
 from stpipe.data.sources.request import SourceRequest, not_found, pick_split
 from stpipe.data.table import RawTable, Span
 
 
 def read_hub(request: SourceRequest) -> RawTable:
     """One split of a Hub data set, downloaded or taken from the local Hub cache."""
-    quiet = datasets.utils.logging.get_verbosity()
+    loggers = (datasets.utils.logging, huggingface_hub.utils.logging)
+    verbosity = [logger.get_verbosity() for logger in loggers]
     config = datasets.DownloadConfig(local_files_only=request.offline)
     try:
-        datasets.utils.logging.set_verbosity_error()
+        for logger in loggers:
+            logger.set_verbosity_error()
         loaded = datasets.load_dataset(
             request.uri.removeprefix("hf://"),
             request.subset,
@@ -26,7 +29,8 @@ def read_hub(request: SourceRequest) -> RawTable:
     except Exception as error:
         raise _explain(request, error) from error
     finally:
-        datasets.utils.logging.set_verbosity(quiet)
+        for logger, before in zip(loggers, verbosity, strict=True):
+            logger.set_verbosity(before)
     chosen = loaded if isinstance(loaded, datasets.Dataset) else loaded[pick_split(request, list(loaded))]
     return from_dataset(chosen, origin=f"{request.uri}[{chosen.split or request.splits[0]}]")
 
@@ -41,12 +45,13 @@ def from_dataset(dataset: datasets.Dataset, *, origin: str) -> RawTable:
 def _explain(request: SourceRequest, error: Exception) -> ConfigError:
     """What to do when load_dataset fails: it raises many types for few causes."""
     reason = str(error).strip().split("\n")[0][:300] or type(error).__name__
-    subset = f", subset '{request.subset}'" if request.subset else ""
-    revision = f", revision '{request.revision}'" if request.revision else ""
+    asked = {"subset": request.subset, "revision": request.revision}
+    details = ", ".join(f"{name} '{value}'" for name, value in asked.items() if value)
+    what = f"Hub data set ({details})" if details else "Hub data set"
     if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
-        return not_found(request, f"the Hub data set{subset}{revision} cannot be read as asked: {reason}")
-    return not_found(
-        request,
-        f"the Hub data set{subset}{revision} is neither in the local cache nor reachable ({type(error).__name__}: {reason}). "
-        "It is no local path either. Connect, correct the name, or run on embedded data with +profile=offline",
+        return not_found(request, f"the {what} cannot be read as asked: {reason}")
+    return UnreachableError(
+        request.uri,
+        f"'{request.uri}' is no local path, and the {what} is neither in the local cache nor reachable ({type(error).__name__}: {reason})",
+        key=request.key,
     )

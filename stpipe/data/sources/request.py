@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stpipe.config.errors import ConfigError, Problem
+from stpipe.data.teacher import Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,8 @@ class SourceRequest:
 
     key: configuration key that named it, for messages; splits: names to try, the first that exists is read;
     optional_split: the names are guesses, so a source without splits is read whole; format: dataset.format;
-    cache_dir: dataset.cache_dir; offline: ask no hub.
+    cache_dir: dataset.cache_dir; offline: ask no hub; teacher: gives the labels of embedded data that wants a teacher's;
+    rows, seed: no more rows will be used than so many, drawn by this seed (data/draw.py). A source whose rows are costly makes no others.
     """
 
     uri: str
@@ -25,6 +27,9 @@ class SourceRequest:
     format: str | None = None
     cache_dir: str | None = None
     offline: bool = False
+    teacher: Teacher | None = None
+    rows: int | None = None
+    seed: int = 0
 
 
 def not_found(request: SourceRequest, what: str) -> ConfigError:
