@@ -5,8 +5,10 @@ from __future__ import annotations
 from stpipe.evaluation.base import Evaluation, Evaluator
 from stpipe.evaluation.binary_classification import BinaryClassificationEvaluator
 from stpipe.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
+from stpipe.evaluation.fusion import HybridEvaluator, ReciprocalRankFusionEvaluator
 from stpipe.evaluation.information_retrieval import InformationRetrievalEvaluator
 from stpipe.evaluation.mse import MSEEvaluator
+from stpipe.evaluation.nano_beir import NanoBEIREvaluator
 from stpipe.evaluation.reranking import RerankingEvaluator
 from stpipe.evaluation.sequential import SequentialEvaluator
 from stpipe.evaluation.triplet import TripletEvaluator
@@ -16,8 +18,11 @@ __all__ = [
     "EmbeddingSimilarityEvaluator",
     "Evaluation",
     "Evaluator",
+    "HybridEvaluator",
     "InformationRetrievalEvaluator",
     "MSEEvaluator",
+    "NanoBEIREvaluator",
+    "ReciprocalRankFusionEvaluator",
     "RerankingEvaluator",
     "SequentialEvaluator",
     "TripletEvaluator",

@@ -17,7 +17,7 @@ from stpipe.config.fields import option
 from stpipe.config.metrics import MetricSet, expand
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
-from stpipe.evaluation.encoding import EmbeddingModel
+from stpipe.evaluation.encoding import EmbeddingModel, EncodeOptions
 
 
 @dataclass(frozen=True)
@@ -79,21 +79,21 @@ class Evaluator(ABC):
         """
         return None
 
-    def metric_set(self, *, similarity: str) -> MetricSet:
-        """Names, directions and primary metric for a model with this similarity function."""
-        return expand(self.metrics, self._values(), similarity=similarity, children=self._children(similarity))
+    def metric_set(self, *, similarity: str, kind: str = "dense") -> MetricSet:
+        """Names, directions and primary metric for a model of this kind with this similarity function."""
+        return expand(self.metrics, self._values(), similarity=similarity, kind=kind, children=self._children(similarity, kind))
 
-    def metric_names(self, *, similarity: str) -> tuple[str, ...]:
+    def metric_names(self, *, similarity: str, kind: str = "dense") -> tuple[str, ...]:
         """The keys that `Evaluation.metrics` will have."""
-        return self.metric_set(similarity=similarity).names
+        return self.metric_set(similarity=similarity, kind=kind).names
 
     def primary(self, *, similarity: str) -> str:
         """The metric that stands for this evaluator."""
         return self.metric_set(similarity=similarity).primary
 
-    def greater_is_better(self, metric: str, *, similarity: str) -> bool:
+    def greater_is_better(self, metric: str, *, similarity: str, kind: str = "dense") -> bool:
         """True when a larger value is a better model."""
-        return self.metric_set(similarity=similarity).greater_is_better(metric)
+        return self.metric_set(similarity=similarity, kind=kind).greater_is_better(metric)
 
     def pick(self, sources: Mapping[str, Rows]) -> Rows:
         """The rows this evaluator reads: of the data set `source`, or of the only one."""
@@ -122,8 +122,24 @@ class Evaluator(ABC):
     def _values(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
-    def _children(self, similarity: str) -> Mapping[str, MetricSet]:
+    def _children(self, similarity: str, kind: str) -> Mapping[str, MetricSet]:
         return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingEvaluator(Evaluator):
+    """What evaluators of embeddings have in common: they take dense and sparse models, and may cut their embeddings."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
+
+    truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of dense embeddings; None is the model's setting.")
+    max_active_dims: int | None = option(
+        None, ge=1, help="Keep so many of the largest entries of each sparse embedding; None is the model's setting."
+    )
+
+    def options(self, batch_size: int) -> EncodeOptions:
+        """How this evaluator's texts are encoded."""
+        return EncodeOptions(batch_size, self.truncate_dim, self.max_active_dims)
 
 
 def _list(names: Sequence[str] | Mapping[str, Any]) -> str:

@@ -12,19 +12,20 @@ from stpipe.config.fields import option
 from stpipe.config.metrics import MAX, metric, metric_facts, similarity_names
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
-from stpipe.evaluation.base import Evaluation, Evaluator
+from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.labels import binary_labels, refuse_constant
 from stpipe.evaluation.metrics import Cuts, average_precision, best_accuracy, best_f1
-from stpipe.evaluation.pairs import both_sides, similarities_of
+from stpipe.evaluation.pairs import Sides
+from stpipe.evaluation.sparsity import width_metrics, width_values
 from stpipe.ops.similarity import SimilarityName
 
 DISTANCES = ("euclidean", "manhattan")
 
 
-@EVALUATORS.register("binary_classification", aliases=("BinaryClassificationEvaluator",))
+@EVALUATORS.register("binary_classification", aliases=("BinaryClassificationEvaluator", "SparseBinaryClassificationEvaluator"))
 @dataclass(frozen=True, kw_only=True)
-class BinaryClassificationEvaluator(Evaluator):
+class BinaryClassificationEvaluator(EmbeddingEvaluator):
     """Average precision, and accuracy, F1, precision, recall and Matthews correlation at the best threshold.
 
     Thresholds are chosen on the evaluated rows themselves: one for accuracy, one for F1, whose precision, recall and
@@ -42,6 +43,7 @@ class BinaryClassificationEvaluator(Evaluator):
         metric("{similarity}_precision"),
         metric("{similarity}_recall"),
         metric("{similarity}_mcc"),
+        *width_metrics(),
         maximum=True,
     )
 
@@ -50,19 +52,19 @@ class BinaryClassificationEvaluator(Evaluator):
     )
     similarities: tuple[SimilarityName, ...] | None = option(None, help="Similarity functions to compare; None is the model's own.")
     main_similarity: SimilarityName | None = option(None, help="The one of the primary metric; None is the best of several.")
-    truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
 
     def __call__(self, model: EmbeddingModel, rows: Rows, *, batch_size: int) -> Evaluation:
         self.check(rows)
         labels = binary_labels(rows, self.positive_labels)
         refuse_constant(labels, rows, "binary_classification")
-        a, b = (side.embeddings(batch_size=batch_size, truncate_dim=self.truncate_dim) for side in both_sides(model, rows))
+        sides = Sides.alike(model, rows, self.options(batch_size))
         functions = similarity_names(self._values(), similarity=model.similarity_fn_name)
-        scores = similarities_of(model, functions, a, b)
+        scores = sides.similarities(functions, "anchor", "positive")
         by_function = {name: self._metrics(labels, scores[name].astype("float32"), name) for name in functions}
         found = {f"{name}_{key}": value for name, values in by_function.items() for key, value in values.items()}
         if len(functions) > 1:
             found |= {f"{MAX}_{key}": max(values[key] for values in by_function.values()) for key in by_function[functions[0]]}
+        found |= width_values(sides.postings())
         return Evaluation(found, self.primary(similarity=model.similarity_fn_name), evaluator=self._name(), num_rows=len(rows))
 
     @staticmethod

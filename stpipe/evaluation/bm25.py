@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from stpipe.evaluation.ranking import Collection, Ranking, rank_row
-from stpipe.evaluation.search import EMPTY, TopK, sort_keys
+from stpipe.search.top_k import EMPTY, TopK, sort_keys
 
 Tokens = Literal["words", "identifiers"]
 
@@ -62,7 +62,7 @@ class BM25:
             scores = torch.from_numpy(np.stack([index.scores(query) for query in collection.queries[start : start + step]]))
             keys = sort_keys(scores, 0).masked_fill(scores <= 0, EMPTY)
             top.update(slice(start, start + step), keys)
-        return top.ranking()
+        return Ranking(*top.found())
 
     def rerank(self, collection: Collection, candidates: Sequence[NDArray[np.int64]]) -> Ranking:
         """Candidates by score. Word frequencies are those of all documents of the collection."""

@@ -9,17 +9,18 @@ from stpipe.config.fields import option
 from stpipe.config.metrics import MAX, metric, metric_facts, similarity_names
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
-from stpipe.evaluation.base import Evaluation, Evaluator
+from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.labels import refuse_constant, score_labels
 from stpipe.evaluation.metrics import pearson, spearman
-from stpipe.evaluation.pairs import both_sides, similarities_of
+from stpipe.evaluation.pairs import Sides
+from stpipe.evaluation.sparsity import width_metrics, width_values
 from stpipe.ops.similarity import SimilarityName
 
 
-@EVALUATORS.register("embedding_similarity", aliases=("EmbeddingSimilarityEvaluator",))
+@EVALUATORS.register("embedding_similarity", aliases=("EmbeddingSimilarityEvaluator", "SparseEmbeddingSimilarityEvaluator"))
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingSimilarityEvaluator(Evaluator):
+class EmbeddingSimilarityEvaluator(EmbeddingEvaluator):
     """Spearman and Pearson correlation between the similarity of each pair and its label.
 
     Both texts go through `encode`. With several similarity functions `spearman_max` and `pearson_max` are the best of
@@ -27,20 +28,19 @@ class EmbeddingSimilarityEvaluator(Evaluator):
     """
 
     formats: ClassVar[tuple[str, ...]] = ("pair-score",)
-    metrics = metric_facts(metric("spearman_{similarity}"), metric("pearson_{similarity}"), maximum=True)
+    metrics = metric_facts(metric("spearman_{similarity}"), metric("pearson_{similarity}"), *width_metrics(), maximum=True)
 
     similarities: tuple[SimilarityName, ...] | None = option(None, help="Similarity functions to compare; None is the model's own.")
     main_similarity: SimilarityName | None = option(None, help="The one of the primary metric; None is the best of several.")
-    truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
 
     def __call__(self, model: EmbeddingModel, rows: Rows, *, batch_size: int) -> Evaluation:
         self.check(rows)
         labels = score_labels(rows)
         refuse_constant(labels, rows, "embedding_similarity")
-        a, b = (side.embeddings(batch_size=batch_size, truncate_dim=self.truncate_dim) for side in both_sides(model, rows))
+        sides = Sides.alike(model, rows, self.options(batch_size))
         functions = similarity_names(self._values(), similarity=model.similarity_fn_name)
         found: dict[str, float] = {}
-        for name, values in similarities_of(model, functions, a, b).items():
+        for name, values in sides.similarities(functions, "anchor", "positive").items():
             # float32, as users see similarities: noise in the last bits of float64 would rank pairs that are equal.
             shown = values.astype("float32")
             found[f"spearman_{name}"] = spearman(labels, shown)
@@ -48,4 +48,5 @@ class EmbeddingSimilarityEvaluator(Evaluator):
         if len(functions) > 1:
             for metric_name in ("spearman", "pearson"):
                 found[f"{metric_name}_{MAX}"] = max(found[f"{metric_name}_{name}"] for name in functions)
+        found |= width_values(sides.postings())
         return Evaluation(found, self.primary(similarity=model.similarity_fn_name), evaluator=self._name(), num_rows=len(rows))

@@ -1,38 +1,50 @@
-"""Embeddings of the two sides of pairs, and their similarities under one or several functions."""
+"""Embeddings of the sides of rows, and their similarities under one or several functions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from stpipe.core.rows import Rows
-from stpipe.evaluation.encoding import EmbeddingModel, embed, paired_similarity
+from stpipe.evaluation.encoding import EmbeddingModel, EncodeOptions
+from stpipe.evaluation.spaces import Space, space_of
+from stpipe.search import Postings
 
 
 @dataclass(frozen=True)
-class Side:
-    """One role's texts of the rows, and how they are encoded. encode: a method of the model."""
+class Sides:
+    """The embeddings of some roles of the rows. space: what they are compared in; values: role -> (N, D), one a row."""
 
-    rows: Rows
-    role: str
-    encode: Callable[..., Any]
+    space: Space[Any]
+    values: Mapping[str, Any]
 
-    def embeddings(self, *, batch_size: int, truncate_dim: int | None) -> Tensor:
-        """(N, D) float64, one a row."""
-        texts: Sequence[str] = list(self.rows.columns[self.role])
-        return embed(self.encode, texts, prompt=self.rows.prompts.get(self.role), batch_size=batch_size, truncate_dim=truncate_dim)
+    @staticmethod
+    def encode(model: EmbeddingModel, rows: Rows, encoders: Mapping[str, Callable[..., Any]], options: EncodeOptions) -> Sides:
+        """Embed each role by its method of the model, with the prompt of the data set."""
+        space = space_of(model)
+        return Sides(
+            space,
+            {
+                role: space.embed(encode, list(rows.columns[role]), prompt=rows.prompts.get(role), options=options)
+                for role, encode in encoders.items()
+            },
+        )
 
+    @staticmethod
+    def alike(model: EmbeddingModel, rows: Rows, options: EncodeOptions, roles: Sequence[str] = ("anchor", "positive")) -> Sides:
+        """Roles that play the same part (similarity has no direction), so all go through `encode`."""
+        return Sides.encode(model, rows, dict.fromkeys(roles, model.encode), options)
 
-def both_sides(model: EmbeddingModel, rows: Rows) -> tuple[Side, Side]:
-    """The texts of a pair, which play the same part (similarity has no direction) and so are encoded alike."""
-    return Side(rows, "anchor", model.encode), Side(rows, "positive", model.encode)
+    def similarities(self, functions: Sequence[str], a: str, b: str) -> dict[str, NDArray[np.float64]]:
+        """Similarity function -> (N,) similarity of the two roles in each row, higher = more alike."""
+        return {name: self.space.paired(name, self.values[a], self.values[b]) for name in functions}
 
-
-def similarities_of(model: EmbeddingModel, functions: Sequence[str], a: Tensor, b: Tensor) -> dict[str, NDArray[np.float64]]:
-    """Similarity function -> (N,) similarity of row i of a (N, D) and of b, higher = more alike."""
-    return {name: paired_similarity(model, name)(a, b).cpu().numpy() for name in functions}
+    def postings(self, *roles: str) -> Postings | None:
+        """Use of dimensions by the texts of these roles (all when none is named); None for dense embeddings."""
+        counted = [self.space.postings(self.values[role]) for role in roles or self.values]
+        known = [postings for postings in counted if postings is not None]
+        return Postings.total(known) if known else None

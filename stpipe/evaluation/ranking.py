@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-NO_DOC = -1
+from stpipe.search.top_k import NO_DOC as NO_DOC
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,20 @@ from stpipe.config.metrics import metric, metric_facts
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
 from stpipe.evaluation import metrics as formulas
-from stpipe.evaluation.base import Evaluation, Evaluator
+from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
 from stpipe.evaluation.bm25 import BM25, Tokens
 from stpipe.evaluation.collection import collection_of, keep_queries
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.judging import Grading, per_query, qrels_of, run_of
 from stpipe.evaluation.ranking import Collection, Ranker, Ranking
 from stpipe.evaluation.search import EmbeddingSearch
+from stpipe.evaluation.sparsity import width_metrics, width_values
 from stpipe.ops.similarity import SimilarityName
 
 
-@EVALUATORS.register("reranking", aliases=("RerankingEvaluator",))
+@EVALUATORS.register("reranking", aliases=("RerankingEvaluator", "SparseRerankingEvaluator"))
 @dataclass(frozen=True, kw_only=True)
-class RerankingEvaluator(Evaluator):
+class RerankingEvaluator(EmbeddingEvaluator):
     """MAP, MRR and nDCG of the candidates of each query: its positives and negatives, or its list of documents.
 
     Rows with the same query are one query. Queries whose candidates are all relevant, or none of them, say nothing
@@ -35,14 +36,19 @@ class RerankingEvaluator(Evaluator):
     except that equal scores are ranked by document id instead of averaged.
     """
 
-    formats: ClassVar[tuple[str, ...]] = ("triplet", "n-tuple", "query-document", "query-documents")
-    metrics = metric_facts(metric("ndcg@{k}", ks="at_k"), metric("mrr@{k}", ks="at_k"), metric("map"))
+    formats: ClassVar[tuple[str, ...]] = ("triplet", "n-tuple", "triplet-score", "n-tuple-scores", "query-document", "query-documents")
+    metrics = metric_facts(
+        metric("ndcg@{k}", ks="at_k"),
+        metric("mrr@{k}", ks="at_k"),
+        metric("map"),
+        *width_metrics("query_"),
+        *width_metrics("corpus_"),
+    )
 
     at_k: int = option(10, ge=1, help="Cut-off of nDCG and MRR. MAP takes all candidates.")
     similarity: SimilarityName | None = option(None, help="Similarity function to rank by; None is the model's own.")
     relevance_threshold: float = option(0.0, ge=0, help="Documents graded above this are relevant (labels of query-document formats).")
     graded: bool = option(True, help="nDCG uses the grades as gains; false counts every relevant document as 1.")
-    truncate_dim: int | None = option(None, ge=1, help="Keep so many dimensions of the embeddings; None is the model's setting.")
     bm25: Tokens | None = option(
         "identifiers",
         help="Tokens of the BM25 baseline: words, or identifiers, which adds the parts of snake_case and camelCase words "
@@ -56,9 +62,14 @@ class RerankingEvaluator(Evaluator):
             (self.similarity or model.similarity_fn_name,),
             batch_size=batch_size,
             truncate_dim=self.truncate_dim,
+            max_active_dims=self.max_active_dims,
             corpus_chunk=self.corpus_chunk_size,
         )
-        return self.rank_with(search, rows)
+        self.check(rows)
+        collection, candidates = self._queries(rows)
+        found = search.rerank_all(collection, candidates)
+        widths = {**width_values(found.queries, "query_"), **width_values(found.docs, "corpus_")}
+        return self._score(collection, next(iter(found.rankings.values())), widths)
 
     def baseline(self, sources: Mapping[str, Rows], *, similarity: str) -> Evaluation | None:
         return None if self.bm25 is None else self.rank_with(BM25(self.bm25), self.pick(sources))
@@ -67,7 +78,7 @@ class RerankingEvaluator(Evaluator):
         """Evaluate any ranker."""
         self.check(rows)
         collection, candidates = self._queries(rows)
-        return self._score(collection, ranker.rerank(collection, candidates))
+        return self._score(collection, ranker.rerank(collection, candidates), {})
 
     def _queries(self, rows: Rows) -> tuple[Collection, list[NDArray[np.int64]]]:
         """The queries whose candidates are neither all relevant nor all irrelevant, and their candidates."""
@@ -81,7 +92,7 @@ class RerankingEvaluator(Evaluator):
             )
         return keep_queries(collection, keep), [candidates[i] for i in keep]
 
-    def _score(self, collection: Collection, ranking: Ranking) -> Evaluation:
+    def _score(self, collection: Collection, ranking: Ranking, widths: Mapping[str, float]) -> Evaluation:
         judged = Grading(self.relevance_threshold, self.graded).judge(collection, ranking)
         values = {
             f"ndcg@{self.at_k}": formulas.ndcg_at_k(judged.gain, judged.ideal, self.at_k),
@@ -90,7 +101,7 @@ class RerankingEvaluator(Evaluator):
         }
         primary = self.primary(similarity="")
         return Evaluation(
-            metrics={name: float(value.mean()) for name, value in values.items()},
+            metrics={name: float(value.mean()) for name, value in values.items()} | dict(widths),
             primary=primary,
             evaluator=self._name(),
             num_queries=len(collection.queries),

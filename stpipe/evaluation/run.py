@@ -41,14 +41,14 @@ def full_metrics(results: Mapping[str, Evaluation]) -> dict[str, float]:
     return prefixed(results)
 
 
-def all_metrics(evaluators: Mapping[str, Evaluator], *, similarity: str) -> dict[str, MetricSet]:
+def all_metrics(evaluators: Mapping[str, Evaluator], *, similarity: str, kind: str = "dense") -> dict[str, MetricSet]:
     """Evaluator name -> its metrics with full names."""
-    return {name: evaluator.metric_set(similarity=similarity).prefixed(name) for name, evaluator in evaluators.items()}
+    return {name: evaluator.metric_set(similarity=similarity, kind=kind).prefixed(name) for name, evaluator in evaluators.items()}
 
 
-def greater_is_better(evaluators: Mapping[str, Evaluator], metric: str, *, similarity: str) -> bool:
+def greater_is_better(evaluators: Mapping[str, Evaluator], metric: str, *, similarity: str, kind: str = "dense") -> bool:
     """Direction of a full metric name; an unknown name is an error that lists what exists."""
-    sets = all_metrics(evaluators, similarity=similarity)
+    sets = all_metrics(evaluators, similarity=similarity, kind=kind)
     for found in sets.values():
         if metric in found.names:
             return found.greater_is_better(metric)

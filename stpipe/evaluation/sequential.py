@@ -27,6 +27,7 @@ class SequentialEvaluator(Evaluator):
     Each inner metric appears as `{inner name}_{metric}`. The rows of each are those of its own `source`.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     formats: ClassVar[tuple[str, ...]] = tuple(FORMATS)
     metrics = metric_facts(metric(SCORE), children="evaluators")
 
@@ -56,8 +57,8 @@ class SequentialEvaluator(Evaluator):
         score = scores[-1] if self.main_score == "last" else math.fsum(scores) / len(scores)
         return Evaluation(prefixed(parts) | {SCORE: score}, SCORE, evaluator=self._name(), parts=parts)
 
-    def _children(self, similarity: str) -> Mapping[str, MetricSet]:
-        return {name: evaluator.metric_set(similarity=similarity) for name, evaluator in self.evaluators.items()}
+    def _children(self, similarity: str, kind: str) -> Mapping[str, MetricSet]:
+        return {name: evaluator.metric_set(similarity=similarity, kind=kind) for name, evaluator in self.evaluators.items()}
 
 
 def prefixed(parts: Mapping[str, Evaluation]) -> dict[str, float]:

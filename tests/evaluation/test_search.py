@@ -13,8 +13,9 @@ from torch import Tensor
 from stpipe.config.errors import TrainingError
 from stpipe.evaluation.collection import collection_of
 from stpipe.evaluation.ranking import NO_DOC, Collection, Ranking, rank_row
-from stpipe.evaluation.search import EmbeddingSearch, TopK, decode_keys, sort_keys
+from stpipe.evaluation.search import EmbeddingSearch
 from stpipe.ops.similarity import SIMILARITIES
+from stpipe.search.top_k import TopK, decode_keys, sort_keys
 from tests.evaluation.toy import Diverged, ToyModel, pairs
 
 
@@ -64,7 +65,7 @@ def test_keys_sort_like_score_then_number_and_decode_to_both() -> None:
     special = [-np.inf, -3.5, -1e-30, -0.0, 0.0, 1e-45, 0.5, 1 / 3, 3e38]
     scores = torch.tensor([special * 2], dtype=torch.float64)
     keys = sort_keys(scores, 4_000_000_000)
-    ranking = decode_keys(keys.sort(dim=1, descending=True).values)
+    ranking = Ranking(*decode_keys(keys.sort(dim=1, descending=True).values))
     expected = rank_row(np.arange(len(special) * 2) + 4_000_000_000, scores.float().numpy()[0])
     np.testing.assert_array_equal(ranking.docs[0], expected[0])
     np.testing.assert_array_equal(ranking.scores[0], expected[1])
@@ -73,7 +74,7 @@ def test_keys_sort_like_score_then_number_and_decode_to_both() -> None:
 def test_empty_ranks_decode_to_no_document() -> None:
     top = TopK(2, 3, torch.device("cpu"))
     top.update(slice(0, 2), sort_keys(torch.tensor([[0.25], [-2.0]]), 7))
-    ranking = top.ranking()
+    ranking = Ranking(*top.found())
     assert ranking.docs.tolist() == [[7, NO_DOC, NO_DOC]] * 2
     assert ranking.scores[:, 0].tolist() == [0.25, -2.0] and np.isneginf(ranking.scores[:, 1:]).all()
 
@@ -115,7 +116,7 @@ def test_memory_is_bounded_by_the_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_several_similarities_share_the_embeddings() -> None:
     model = ToyModel()
-    found = EmbeddingSearch(model, ("cosine", "euclidean"), 8, corpus_chunk=40).search_all(collection(), depth=5)
+    found = EmbeddingSearch(model, ("cosine", "euclidean"), 8, corpus_chunk=40).search_all(collection(), depth=5).rankings
     assert sorted(found) == ["cosine", "euclidean"]
     assert [kind for kind, *_ in model.calls] == ["query", "document", "document", "document", "document"]
     assert not np.array_equal(found["cosine"].docs, found["euclidean"].docs)

@@ -26,6 +26,7 @@ def direction(word: str) -> Tensor:
 class ToyModel:
     """Texts with a first word in common are near each other; `noise` says how far the rest moves them apart."""
 
+    kind = "dense"
     similarity_fn_name: str = "cosine"
     noise: float = 0.8
     query_prompt: str = ""
@@ -46,6 +47,56 @@ class ToyModel:
 
     def encode_document(self, inputs: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, **options: Any) -> Tensor:
         return self._encode("document", inputs, prompt, "", options)
+
+    def similarity(self, a: Tensor, b: Tensor, /) -> Tensor:
+        return SIMILARITIES[self.similarity_fn_name].matrix(a, b)
+
+    def similarity_pairwise(self, a: Tensor, b: Tensor, /) -> Tensor:
+        return SIMILARITIES[self.similarity_fn_name].paired(a, b)
+
+
+VOCABULARY = 300
+
+
+def activations(word: str, count: int) -> Tensor:
+    """(VOCABULARY,) positive weights in `count` dimensions that belong to the word."""
+    weights = torch.zeros(VOCABULARY)
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:6], "big")
+    generator = torch.Generator().manual_seed(seed)
+    weights[torch.randperm(VOCABULARY, generator=generator)[:count]] = torch.rand(count, generator=generator) + 0.05
+    return weights
+
+
+@dataclass
+class SparseToy:
+    """A sparse model: each first word activates 3 dimensions, the text as a whole another `noise`."""
+
+    kind = "sparse"
+    similarity_fn_name: str = "dot"
+    noise: int = 16
+    calls: list[tuple[str, str | None, int]] = field(default_factory=list)
+
+    def dense(self, texts: Sequence[str], prompt: str | None = None) -> Tensor:
+        """(N, VOCABULARY) the same embeddings as `encode`, dense."""
+        return torch.stack([activations(t.split()[0], 3) + activations(f"{prompt or ''}{t}", self.noise) for t in texts])
+
+    def _encode(self, kind: str, texts: Sequence[str], prompt: str | None, options: dict[str, Any]) -> Tensor:
+        assert options["convert_to_tensor"] and options["convert_to_sparse_tensor"] and options["save_to_cpu"]
+        self.calls.append((kind, prompt, len(texts)))
+        rows = self.dense(texts, prompt)
+        keep = options.get("max_active_dims")
+        if keep is not None:
+            rows = torch.where(rows >= rows.topk(keep, dim=1).values[:, -1:], rows, 0.0)
+        return rows.to_sparse_coo()
+
+    def encode(self, inputs: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, **options: Any) -> Tensor:
+        return self._encode("both", inputs, prompt, options)
+
+    def encode_query(self, inputs: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, **options: Any) -> Tensor:
+        return self._encode("query", inputs, prompt, options)
+
+    def encode_document(self, inputs: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, **options: Any) -> Tensor:
+        return self._encode("document", inputs, prompt, options)
 
     def similarity(self, a: Tensor, b: Tensor, /) -> Tensor:
         return SIMILARITIES[self.similarity_fn_name].matrix(a, b)
