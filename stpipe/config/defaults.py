@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 from stpipe.config.errors import ConfigError
 
-DEFAULT_LOSSES: dict[str, dict[str, str]] = {
+#: Values of a loss as a configuration holds them, with its registered name.
+LossValues = dict[str, Any]
+
+DEFAULT_LOSSES: Mapping[str, Mapping[str, LossValues]] = {
     "dense": {
-        "pair": "mnrl",
-        "triplet": "mnrl",
-        "n-tuple": "mnrl",
-        "pair-score": "cosent",
-        "pair-class": "contrastive",
-        "labelled-text": "batch_hard_soft_margin_triplet",
-        "text-vector": "mse",
-        "pair-vector": "mse",
+        "pair": {"name": "mnrl"},
+        "triplet": {"name": "mnrl"},
+        "n-tuple": {"name": "mnrl"},
+        "pair-score": {"name": "cosent"},
+        "pair-class": {"name": "contrastive"},
+        "labelled-text": {"name": "batch_hard_soft_margin_triplet"},
+        "text-vector": {"name": "mse"},
+        "pair-vector": {"name": "mse"},
+        "triplet-score": {"name": "margin_mse"},
+        "n-tuple-scores": {"name": "margin_mse"},
+    },
+    "sparse": {
+        "pair": {"name": "splade"},
+        "triplet": {"name": "splade"},
+        "n-tuple": {"name": "splade"},
+        "pair-score": {"name": "splade", "loss": {"name": "cosent"}},
+        "triplet-score": {"name": "splade", "loss": {"name": "margin_mse"}},
+        "n-tuple-scores": {"name": "splade", "loss": {"name": "margin_mse"}},
     },
 }
 
 
-def default_loss(format: str, kind: str) -> str:
-    """Registered name of the loss for data of one format (config/formats.py) and a kind of model ("dense").
+#: Wrapper of the defaults for sparse models -> the one for models whose sparse autoencoder has to be trained, too.
+FOR_AUTOENCODERS = {"splade": "csr"}
+
+
+def defaults_of(kind: str, sparsity: str | None = None) -> Mapping[str, LossValues]:
+    """Format -> loss, for models of a kind ("dense", "sparse") whose representations are kept sparse in one way (`sparsity` of models)."""
+    by_format = DEFAULT_LOSSES.get(kind, {})
+    if sparsity != "autoencoder":
+        return by_format
+    return {fmt: {**loss, "name": FOR_AUTOENCODERS.get(loss["name"], loss["name"])} for fmt, loss in by_format.items()}
+
+
+def default_loss(format: str, kind: str, *, sparsity: str | None = None) -> LossValues:
+    """The loss for data of one format (config/formats.py) and a kind of model, as configuration values.
 
     A pair-class default assumes labels 0 and 1; the check of the label range refuses others.
     """
-    by_format = DEFAULT_LOSSES.get(kind, {})
+    by_format = defaults_of(kind, sparsity)
     if format not in by_format:
         known = ", ".join(sorted(by_format)) or "none"
         raise ConfigError(f"no default loss for a {kind} model on data of format '{format}' (there is one for: {known}). Set `loss`")
-    return by_format[format]
+    return copy.deepcopy(by_format[format])

@@ -43,6 +43,24 @@ class ConfigError(StpipeError):
         super().__init__("\n".join(str(p) for p in self.problems))
 
 
+class UnreachableError(ConfigError):
+    """A model or data set can be neither downloaded nor found in a local cache (exit 2).
+
+    asset: its name as it was given; found: what was tried and what came back; key: configuration key that named it.
+    """
+
+    def __init__(self, asset: str, found: str, *, key: str = "", command: str | None = "+profile=offline") -> None:
+        self.asset = asset
+        self.found = found
+        self.key = key
+        ways = f"Connect, correct the name, or run on the embedded model and data: {command}" if command else "Connect, or correct the name"
+        super().__init__(Problem(key, f"{found}. {ways}"))
+
+    def with_command(self, command: str | None) -> UnreachableError:
+        """The same error with the whole command that runs without the asset in place of the profile; None names no way around."""
+        return UnreachableError(self.asset, self.found, key=self.key, command=command)
+
+
 class DataError(StpipeError):
     """The content of data is wrong: a bad row, nothing at all, an unknown column, a label out of range (exit 3)."""
 

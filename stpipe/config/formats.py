@@ -15,15 +15,27 @@ LABEL = "label"
 class Format:
     """What a row of one format holds.
 
-    `roles` are the text roles; `negatives` is the least number of `negative_N` roles; `label` says what the label
-    column holds: None (there is none), "score" (a float), "class" (an integer or a string), "scores" (a list, one a
-    document), "vector" (a list, the embedding to be matched).
+    `roles` are the text roles; `negatives` is the least number of `negative_N` roles, and `more_negatives` says whether
+    there may be more; `label` says what the label column holds: None (there is none), "score" (a float), "class" (an
+    integer or a string), "scores" (a list: one a document, or a teacher's for the positive and the negatives),
+    "vector" (a list, the embedding to be matched).
     """
 
     name: str
     roles: tuple[str, ...]
     negatives: int = 0
+    more_negatives: bool = False
     label: str | None = None
+
+    def fits(self, roles: Collection[str]) -> bool:
+        """True when these are its text roles, each of them there (a label among `roles` is not looked at)."""
+        count = len(negative_roles(roles))
+        enough = count >= self.negatives if self.more_negatives else count == self.negatives
+        return enough and set(self.roles) == {r for r in roles if r in TEXT_ROLES}
+
+    def least_roles(self) -> tuple[str, ...]:
+        """Its text roles with as few negatives as it can have."""
+        return (*self.roles, *(f"negative_{i + 1}" for i in range(self.negatives)))
 
 
 FORMATS: dict[str, Format] = {
@@ -37,7 +49,9 @@ FORMATS: dict[str, Format] = {
         Format("pair-score", ("anchor", "positive"), label="score"),
         Format("pair-class", ("anchor", "positive"), label="class"),
         Format("triplet", ("anchor", "positive"), negatives=1),
-        Format("n-tuple", ("anchor", "positive"), negatives=2),
+        Format("triplet-score", ("anchor", "positive"), negatives=1, label="score"),
+        Format("n-tuple", ("anchor", "positive"), negatives=2, more_negatives=True),
+        Format("n-tuple-scores", ("anchor", "positive"), negatives=1, more_negatives=True, label="scores"),
         Format("query-document", ("query", "document"), label="score"),
         Format("query-documents", ("query", "documents"), label="scores"),
     )
@@ -60,11 +74,5 @@ def text_roles(roles: Collection[str]) -> tuple[str, ...]:
 
 
 def match_format(roles: Collection[str], label: str | None) -> Format | None:
-    """The format that exactly these roles make, given what the label holds ("score", "class", "scores" or None)."""
-    count = len(negative_roles(roles))
-    plain = {r for r in roles if r in TEXT_ROLES}
-    for fmt in FORMATS.values():
-        enough = count == fmt.negatives if fmt.negatives < 2 else count >= fmt.negatives
-        if set(fmt.roles) == plain and enough and fmt.label == label:
-            return fmt
-    return None
+    """The format that exactly these roles make, given what the label holds ("score", "class", "scores", "vector" or None)."""
+    return next((f for f in FORMATS.values() if f.label == label and f.fits(roles)), None)

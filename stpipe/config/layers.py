@@ -6,6 +6,7 @@ that gives a component another name starts it anew: keys of the component that s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,12 @@ class Tree:
         self.values: dict[str, Any] = {}
         self.origins = Origins()
         self.warnings: list[str] = []
+
+    def copy(self) -> Tree:
+        """Another tree with the same values, and no warnings."""
+        tree = Tree(self.schema)
+        tree.values, tree.origins = copy.deepcopy(self.values), copy.deepcopy(self.origins)
+        return tree
 
     def merge(self, values: Any, places: Mapping[Path, str], at_path: Path = ()) -> None:
         """Lay values over what is there, below `at_path`; `places` has paths relative to it."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from stpipe.config.build import to_root
 from stpipe.config.compose import Composed, compose
+from stpipe.config.compose.with_profile import KEY
 from stpipe.config.decode import Decoder
 from stpipe.config.errors import ConfigError
 from stpipe.config.origins import Origins
@@ -67,6 +68,7 @@ def load_composed(composed: Composed) -> Loaded:
     named = name_components(composed.values, schema)
     decoder = Decoder(schema, origins)
     values = decoder.read(named)
+    values.pop(KEY, None)  # its default: what recipes say there is composed by now
     problems = [*composed.problems, *decoder.problems]
     if problems:
         raise ConfigError(problems)

@@ -13,7 +13,14 @@ from stpipe.config.origins import Path
 from stpipe.config.schema import members
 from stpipe.config.suggest import did_you_mean
 
-FALLBACK_SIMILARITY = "cosine"
+#: Similarity of models that say nothing themselves, by kind.
+FALLBACK_SIMILARITIES = {"dense": "cosine", "sparse": "dot"}
+#: Settings that only one kind of model has, and what does the same for the other.
+KIND_OF_SETTING = {
+    "truncate_dim": ("dense", "max_active_dims"),
+    "max_active_dims": ("sparse", "truncate_dim"),
+    "active_dims_curve": ("sparse", None),
+}
 
 
 def evaluators(rules: Rules) -> Iterator[tuple[Path, Mapping[str, Any]]]:
@@ -72,6 +79,7 @@ def evaluator_and_model(rules: Rules) -> None:
                 (*path, "name"),
                 f"evaluator '{values['name']}' is for {', '.join(kinds)} models, not for model '{rules.values['model']['name']}'",
             )
+        settings_of_the_kind(rules, path, values, str(model.get("x-kind")))
         for key in ("similarities", "main_similarity", "similarity"):
             given = values.get(key)
             for name in given if isinstance(given, list) else [given]:
@@ -82,13 +90,25 @@ def evaluator_and_model(rules: Rules) -> None:
                     )
 
 
+def settings_of_the_kind(rules: Rules, path: Path, values: Mapping[str, Any], kind: str) -> None:
+    """No setting that the embeddings of this kind of model do not have."""
+    for key, (wanted, instead) in KIND_OF_SETTING.items():
+        if values.get(key) and kind in ("dense", "sparse") and kind != wanted:
+            fix = f"; use {instead}" if instead else "; remove it"
+            rules.problem((*path, key), f"is for {wanted} models, but model '{rules.values['model']['name']}' is {kind}{fix}")
+
+
 def metric_sets(rules: Rules) -> dict[str, MetricSet]:
     """Metrics of each evaluator whose settings allow to tell them."""
-    similarity = rules.values["model"].get("similarity") or FALLBACK_SIMILARITY
+    model = rules.values["model"]
+    kind = str(rules.component("model", model["name"]).get("x-kind") or "dense")
+    similarity = model.get("similarity") or FALLBACK_SIMILARITIES.get(kind, "cosine")
     found: dict[str, MetricSet] = {}
     for name, values in rules.values["evaluator"].items():
         try:
-            found[name] = configured_metrics(values, lambda n: rules.component("evaluator", n)["x-metrics"], similarity=similarity)
+            found[name] = configured_metrics(
+                values, lambda n: rules.component("evaluator", n)["x-metrics"], similarity=similarity, kind=kind
+            )
         except ConfigError as error:
             for problem in error.problems:
                 rules.problem(("evaluator", name), problem.message)

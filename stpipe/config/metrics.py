@@ -7,7 +7,8 @@ evaluator itself expand them here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,12 +47,34 @@ class MetricSet:
         return MetricSet({f"{prefix}_{name}": better for name, better in self.better.items()}, f"{prefix}_{self.primary}")
 
 
-def metric(template: str, *, ks: str | None = None, better: Better = "higher") -> dict[str, Any]:
-    """One metric. `{similarity}` in the template stands for a similarity function, `{k}` for each value of the field `ks`."""
-    return {"name": template, "ks": ks, "better": better}
+def metric(
+    template: str,
+    *,
+    ks: str | None = None,
+    better: Better = "higher",
+    kinds: tuple[str, ...] | None = None,
+    over: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """One metric.
+
+    Args:
+        template: its name; `{similarity}` stands for a similarity function, `{k}` for each value of the field `ks`.
+        ks: field of cut-offs.
+        better: "higher", "lower", or None for a value that has no good side.
+        kinds: kinds of model that have it ("dense", "sparse"); None is all.
+        over: further placeholder -> field, for each value of which the metric exists.
+    """
+    found: dict[str, Any] = {"name": template, "ks": ks, "better": better}
+    return {**found, **({"kinds": list(kinds)} if kinds else {}), **({"over": dict(over)} if over else {})}
 
 
-def metric_facts(primary: dict[str, Any], *others: dict[str, Any], maximum: bool = False, children: str | None = None) -> dict[str, Any]:
+def metric_facts(
+    primary: dict[str, Any],
+    *others: dict[str, Any],
+    maximum: bool = False,
+    children: str | None = None,
+    labels: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, Any]:
     """The class attribute `metrics` of an evaluator, all JSON.
 
     Args:
@@ -60,12 +83,20 @@ def metric_facts(primary: dict[str, Any], *others: dict[str, Any], maximum: bool
         maximum: with several similarity functions, each metric also exists for `max`, the best of them, and that is
             the primary one. Otherwise the primary is the one of the first function.
         children: name of the field that maps names to further evaluators, whose metrics are reported too.
+        labels: field that some metric is `over` -> what stands in the name for each of its values; a field that is
+            None means all of them.
     """
-    return {"metrics": [primary, *others], "maximum": maximum, "children": children}
+    facts = {"metrics": [primary, *others], "maximum": maximum, "children": children}
+    return {**facts, **({"labels": {field: dict(names) for field, names in labels.items()}} if labels else {})}
 
 
 def expand(
-    facts: Mapping[str, Any], values: Mapping[str, Any], *, similarity: str, children: Mapping[str, MetricSet] | None = None
+    facts: Mapping[str, Any],
+    values: Mapping[str, Any],
+    *,
+    similarity: str,
+    kind: str = "dense",
+    children: Mapping[str, MetricSet] | None = None,
 ) -> MetricSet:
     """The metrics of an evaluator with these field values.
 
@@ -73,6 +104,7 @@ def expand(
         facts: its `metrics` attribute.
         values: field -> value; read are the fields that `ks` names, `similarities` and `main_similarity`.
         similarity: similarity function of the model, used when the evaluator names none.
+        kind: kind of the model.
         children: metrics of its inner evaluators by name.
     """
     functions = similarity_names(values, similarity=similarity)
@@ -82,13 +114,37 @@ def expand(
         better.update(inner.prefixed(name).better)
     for fn in wide:
         for item in facts["metrics"]:
-            better.update({item["name"].format(similarity=fn, k=k): item["better"] for k in cutoffs(item["ks"], values)})
+            if kind in item.get("kinds", (kind,)):
+                for filling in _fillings(item, values, facts.get("labels") or {}):
+                    better[item["name"].format(similarity=fn, **filling)] = item["better"]
     first = facts["metrics"][0]
     last = max(cutoffs(first["ks"], values), default=None)
     if last is None:
         raise ConfigError(f"{first['ks']} is empty, but it gives the primary metric; name at least one k")
     lead = values.get("main_similarity") or (MAX if MAX in wide else functions[0])
     return MetricSet(better, first["name"].format(similarity=lead, k=last))
+
+
+def _fillings(item: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Any]]:
+    """What the placeholders of a template besides `{similarity}` stand for, one mapping a metric."""
+    over: Mapping[str, str] = item.get("over") or {}
+    ranges = [choices(field, values, labels.get(field)) for field in over.values()]
+    for k in cutoffs(item["ks"], values):
+        for chosen in itertools.product(*ranges):
+            yield {"k": k, **dict(zip(over, chosen, strict=True))}
+
+
+def choices(field: str, values: Mapping[str, Any], labels: Mapping[str, str] | None) -> tuple[Any, ...]:
+    """What stands in names for each value of a field: its label, or the number itself, which is checked like a cut-off."""
+    if labels is None:
+        return cutoffs(field, values)
+    given = list(labels) if values[field] is None else values[field]
+    unknown = next((name for name in given if name not in labels), None)
+    if unknown is not None:
+        raise ConfigError(f"{field}: {unknown_name('name', str(unknown), list(labels))}")
+    if not given:
+        raise ConfigError(f"{field} is empty; name at least one of {', '.join(labels)}, or leave it out for all of them")
+    return tuple(labels[name] for name in dict.fromkeys(given))
 
 
 def similarity_names(values: Mapping[str, Any], *, similarity: str) -> tuple[str, ...]:
@@ -112,15 +168,18 @@ def cutoffs(field: str | None, values: Mapping[str, Any]) -> tuple[int, ...]:
     return ks
 
 
-def configured_metrics(values: Mapping[str, Any], facts_of: Callable[[str], Mapping[str, Any]], *, similarity: str) -> MetricSet:
+def configured_metrics(
+    values: Mapping[str, Any], facts_of: Callable[[str], Mapping[str, Any]], *, similarity: str, kind: str = "dense"
+) -> MetricSet:
     """The metrics of one evaluator of a decoded configuration.
 
     Args:
         values: its plain values, `name` (the registered name) and all fields with their defaults.
         facts_of: registered name -> `metrics` fact, from the schema.
         similarity: similarity function of the model.
+        kind: kind of the model.
     """
     facts = facts_of(values["name"])
     inner = values[facts["children"]] if facts["children"] else {}
-    children = {name: configured_metrics(child, facts_of, similarity=similarity) for name, child in inner.items()}
-    return expand(facts, values, similarity=similarity, children=children)
+    children = {name: configured_metrics(child, facts_of, similarity=similarity, kind=kind) for name, child in inner.items()}
+    return expand(facts, values, similarity=similarity, kind=kind, children=children)

@@ -77,8 +77,8 @@ class Registry:
         return next(name for name, registered in self._classes.items() if registered is cls)
 
 
-MODELS = Registry("model", facts=("kind", "similarities"))
-LOSSES = Registry("loss", facts=("coupling", "formats", "kinds", "wraps", "label_range"))
+MODELS = Registry("model", facts=("kind", "similarities", "sparsity", "routes", "lookups"))
+LOSSES = Registry("loss", facts=("coupling", "formats", "kinds", "wraps", "label_range", "sparsity"))
 SAMPLERS = Registry("sampler", facts=("needs_label",))
 EVALUATORS = Registry("evaluator", facts=("kinds", "formats", "metrics"))
 OPTIMIZERS = Registry("optimizer")

@@ -17,7 +17,7 @@ from pathlib import PurePath
 from typing import Any
 
 from stpipe.config.data_format import STANDARD_LIBRARY, embedded_address, known_format, sources
-from stpipe.config.defaults import DEFAULT_LOSSES
+from stpipe.config.defaults import defaults_of
 from stpipe.config.errors import Problem
 from stpipe.config.origins import Origins, Path, at
 from stpipe.config.schema import Schema, component
@@ -25,7 +25,7 @@ from stpipe.config.schema import Schema, component
 FIXED = {"model": "dense", "optimizer": "adamw", "scheduler": "linear", "backend": "single"}
 #: Keys that do not change what is trained, so they have no part in the derived name of a run.
 NAMELESS = ("run", "card", "imports", "trainer.resume", "trainer.progress", "dataset.cache_dir", "dataset.num_proc")
-BY_ROLE = ("max_length", "prompts")
+BY_ROLE = ("max_length", "prompts", "routes")
 REPLACED = ("train", "eval", "columns", "joins", "subset", "split", "eval_split", "revision")
 
 
@@ -35,15 +35,17 @@ def name_components(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]
     for group, name in FIXED.items():
         if group != "model" or isinstance(named.get("model"), dict):
             _give_name(named, group, name)
-    kind = (component(schema, "model", at(named, ("model", "name"))) or {}).get("x-kind", "dense")
-    defaults = DEFAULT_LOSSES.get(kind, {})
+    model = component(schema, "model", at(named, ("model", "name"))) or {}
+    defaults = defaults_of(model.get("x-kind", "dense"), model.get("x-sparsity"))
     sections = list(sources(named.get("dataset", {})))
     for name, _, section in sections:
         loss = defaults.get(known_format(section) or "")
         if loss and name != "default" and named.get("loss") is None and isinstance(section, dict):
-            _give_name(section, "loss", loss)
+            _give(section, "loss", loss)
         elif loss and name == "default":
-            _give_name(named, "loss", loss)
+            _give(named, "loss", loss)
+    for loss in (named.get("loss"), *(section.get("loss") for _, _, section in sections)):
+        _complete(schema, loss)
     _give_name(named, "strategy", "recompute" if _cached(at(named, ("loss", "name"))) else "plain")
     losses = [_loss_of(named, section) for _, _, section in sections]
     _give_name(named, "sampler", _sampler(schema, losses))
@@ -51,11 +53,33 @@ def name_components(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]
 
 
 def _give_name(values: dict[str, Any], key: str, name: str) -> None:
+    _give(values, key, {"name": name})
+
+
+def _give(values: dict[str, Any], key: str, component: Mapping[str, Any]) -> None:
+    """Put a component where there is none, or under the keys of one that has no name; the same for the components inside it."""
     current = values.get(key)
     if current is None:
-        values[key] = {"name": name}
+        values[key] = copy.deepcopy(dict(component))
     elif isinstance(current, dict) and "name" not in current and not any(_like_name(k) for k in current):
-        values[key] = {"name": name, **current}
+        values[key] = {**component, **current}
+        for inner, default in component.items():
+            if isinstance(default, Mapping):
+                values[key][inner] = current.get(inner)
+                _give(values[key], inner, default)
+
+
+def _complete(schema: Schema, loss: Any) -> None:
+    """Name the inner loss of a wrapper that has a default one, where only keys of it are set (`loss.loss.scale=2`)."""
+    if not isinstance(loss, dict):
+        return
+    facts = component(schema, "loss", loss.get("name")) or {}
+    for field in facts.get("x-wraps") or []:
+        default = facts["properties"][field].get("default")
+        if isinstance(default, Mapping) and isinstance(loss.get(field), dict):
+            _give(loss, field, default)
+        for _, part in _parts(field, loss.get(field)):
+            _complete(schema, part)
 
 
 def _like_name(key: str) -> bool:
@@ -86,15 +110,17 @@ def _sampler(schema: Schema, losses: list[Any]) -> str:
     return "group_by_label" if facts and all(f.get("x-formats") == ["labelled-text"] for f in facts) else "random"
 
 
-def inner_losses(schema: Schema, loss: Any) -> list[tuple[Path, str]]:
-    """(key path below the loss, name) of each loss inside wrappers, or of the loss itself."""
+def inner_losses(schema: Schema, loss: Any, *, wrappers: bool = False) -> list[tuple[Path, str]]:
+    """(key path below the loss, name) of each loss inside wrappers, or of the loss itself; with `wrappers` of those, too."""
     if not isinstance(loss, Mapping) or not isinstance(loss.get("name"), str):
         return []
-    wraps = (component(schema, "loss", loss["name"]) or {}).get("x-wraps") or []
-    found: list[tuple[Path, str]] = [] if wraps else [((), loss["name"])]
+    facts = component(schema, "loss", loss["name"]) or {}
+    wraps = facts.get("x-wraps") or []
+    found: list[tuple[Path, str]] = [] if wraps and not wrappers else [((), loss["name"])]
     for field in wraps:
-        for path, part in _parts(field, loss.get(field)):
-            found += [((*path, *inner), name) for inner, name in inner_losses(schema, part)]
+        value = loss.get(field) or facts["properties"][field].get("default")
+        for path, part in _parts(field, value):
+            found += [((*path, *inner), name) for inner, name in inner_losses(schema, part, wrappers=wrappers)]
     return found
 
 

@@ -2,67 +2,45 @@
 
 They read decoded values and the facts that the schema records of each component, so they need no torch. Each rule is one
 function from the `Rules` (values, schema, places) to findings; a new rule is a function and a line in RULES. Rules about
-metrics are in `metric_rules`, those about data in `data_rules`.
+metrics are in `metric_rules`, those about data in `data_rules`, those about sparse models in `sparse_rules`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stpipe.config.data_format import known_format, sources
-from stpipe.config.data_rules import DATA_RULES
+from stpipe.config.data_rules import DATA_RULES, places_exist
 from stpipe.config.finding import Finding, Rules
 from stpipe.config.formats import FORMATS, LABEL
 from stpipe.config.metric_rules import METRIC_RULES
-from stpipe.config.origins import Path, at, dotted
-from stpipe.config.resolve import inner_losses
+from stpipe.config.origins import dotted
 from stpipe.config.schema import Schema, members
+from stpipe.config.sparse_rules import SPARSE_RULES
+from stpipe.config.used_losses import losses
 
 __all__ = ["Finding", "check"]
 
 SMALL_BATCH = 16
+#: Rules about what there is on this machine.
+HERE = (places_exist,)
 
 
-def check(values: Mapping[str, Any], schema: Schema, origins: Any) -> Finding:
-    """Run all rules; the result has every problem and every warning."""
-    rules = Rules(values, schema, origins)
-    for rule in (*DATA_RULES, *RULES, *METRIC_RULES):
-        rule(rules)
-    return rules.finding
+def check(values: Mapping[str, Any], schema: Schema, origins: Any, *, elsewhere: bool = False) -> Finding:
+    """Run all rules; the result has every problem and every warning.
 
-
-@dataclass(frozen=True)
-class UsedLoss:
-    """A loss as one data set is trained with it; a wrapper stands for the losses inside.
-
-    path: its key; values: its keys; facts: of its class; source: name of the data set; place: key of the data set;
-    section: the data set.
+    Args:
+        values: decoded and settled.
+        schema: with the facts of the components.
+        origins: of the values.
+        elsewhere: the run is for another machine, so files and packages are not looked for on this one.
     """
-
-    path: Path
-    values: Mapping[str, Any]
-    facts: Schema
-    source: str
-    place: Path
-    section: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        return str(self.values["name"])
-
-
-def losses(rules: Rules, *, wrappers: bool = False) -> Iterator[UsedLoss]:
-    """Each loss of each data set, as far as the configuration tells; with `wrappers` the outer ones in place of the inner."""
-    for source, place, section in sources(rules.values["dataset"]):
-        own = section["loss"] is not None
-        path, loss = ((*place, "loss"), section["loss"]) if own else (("loss",), rules.values["loss"])
-        if loss is None:
-            continue
-        parts = [((), loss["name"])] if wrappers else inner_losses(rules.schema, loss)
-        for inner, name in parts:
-            yield UsedLoss((*path, *inner), at(loss, inner), rules.component("loss", name), source, place, section)
+    rules = Rules(values, schema, origins)
+    for rule in (*DATA_RULES, *RULES, *SPARSE_RULES, *METRIC_RULES):
+        if not (elsewhere and rule in HERE):
+            rule(rules)
+    return rules.finding
 
 
 def loss_and_format(rules: Rules) -> None:
@@ -71,7 +49,9 @@ def loss_and_format(rules: Rules) -> None:
         fmt = known_format(loss.section)
         formats = loss.facts.get("x-formats") or list(FORMATS)
         if fmt is not None and fmt not in formats:
-            fitting = [d["x-name"] for d in members(rules.schema, "loss") if fmt in (d.get("x-formats") or [])]
+            kind = rules.component("model", rules.values["model"]["name"]).get("x-kind")
+            losses_for = [d for d in members(rules.schema, "loss") if fmt in (d.get("x-formats") or [])]
+            fitting = [d["x-name"] for d in losses_for if kind in d.get("x-kinds", [kind])]
             rules.problem(
                 (*loss.path, "name"),
                 f"loss '{loss.name}' trains on {', '.join(formats)}, but data set '{loss.source}' is {fmt} "
@@ -91,7 +71,7 @@ def loss_and_model(rules: Rules) -> None:
     """Loss against the kind of model, and its similarity against those the model's embeddings allow."""
     model = rules.values["model"]
     facts = rules.component("model", model["name"])
-    for loss in losses(rules):
+    for loss in losses(rules, wrappers=True):
         kinds, used = loss.facts.get("x-kinds"), loss.values.get("similarity")
         if kinds and facts.get("x-kind") not in kinds:
             message = f"loss '{loss.name}' is for {', '.join(kinds)} models, but model.name is '{model['name']}' ({facts.get('x-kind')})"
@@ -107,9 +87,9 @@ def loss_and_strategy(rules: Rules) -> None:
     """Coupling of the loss against those that the strategy can compute."""
     strategy = rules.values["strategy"]["name"]
     allowed = rules.component("strategy", strategy).get("x-couplings")
-    for loss in losses(rules):
+    for loss in losses(rules, wrappers=True):
         coupling = loss.facts.get("x-coupling")
-        if allowed is not None and coupling is not None and coupling not in allowed:
+        if allowed is not None and coupling not in (None, "inherit", *allowed):
             fitting = [d["x-name"] for d in members(rules.schema, "strategy") if coupling in d.get("x-couplings", [])]
             rules.problem(
                 ("strategy", "name"),

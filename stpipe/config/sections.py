@@ -45,7 +45,9 @@ class SourceSection:
             "pair-score",
             "pair-class",
             "triplet",
+            "triplet-score",
             "n-tuple",
+            "n-tuple-scores",
             "query-document",
             "query-documents",
         ]
@@ -67,6 +69,10 @@ class SourceSection:
     )
     prompts: Mapping[str, str] = option(
         help="Role -> text put before each text of the role. Key `default` is for all other roles.", factory=dict
+    )
+    routes: Mapping[str, str] = option(
+        help="Role -> route through a model with a Router; absent: `query` for anchors and queries, `document` for all others.",
+        factory=dict,
     )
     loss: Any = option(None, component="loss", help="Loss of this data set; None is the top-level loss.")
     weight: float = option(1.0, gt=0, help="Share of batches under sampler.mixing=weighted, relative to the other data sets.")
@@ -178,4 +184,8 @@ class RootConfig:
     imports: tuple[str, ...] = option(help="Modules to import first, so that their components can be chosen by name.", factory=tuple)
     offline: bool = option(
         False, help="Never ask a hub: sets HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE and HF_DATASETS_OFFLINE before anything is imported."
+    )
+    with_profile: Mapping[str, Mapping[str, Any]] = option(
+        help="In a recipe: profile -> keys that hold too when that profile is chosen; they are laid right after it. Never part of a run's configuration.",
+        factory=dict,
     )

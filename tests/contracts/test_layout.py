@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,9 @@ def test_links_between_pages_lead_somewhere() -> None:
                     dead.append(f"{_name(page)}: {target}")
     assert seen >= 10
     assert not dead, dead
+
+
+def test_quickstart_names_the_recipes_when_one_does_not_exist() -> None:
+    done = subprocess.run(["bash", str(ROOT / "scripts/quickstart"), "no_such_recipe"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no recipe 'no_such_recipe'" in done.stderr and "splade_nq" in done.stderr

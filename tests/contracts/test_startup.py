@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from stpipe.config.locations import recipes_dir
+
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "sentence_transformers", "sklearn", "pandas", "scipy")
 PROBE = """
 import io, json, resource, sys
@@ -55,8 +57,9 @@ def test_listing(arguments):
     assert found["seconds"] < 1
 
 
-def test_validate_of_a_recipe():
-    found = command("validate", "+recipe=multi_dataset", "+profile=offline", "+profile=smoke")
+@pytest.mark.parametrize("arguments", [["+recipe=multi_dataset", "+profile=offline", "+profile=smoke"], ["+recipe=splade_nq"]])
+def test_validate_of_a_recipe(arguments):
+    found = command("validate", *arguments)
     assert (found["code"], found["heavy"]) == (0, []), found["err"]
     assert found["out"].strip().endswith("valid")
     assert found["seconds"] < 2
@@ -80,6 +83,24 @@ def test_mistakes_are_refused_at_once(arguments, message):
     assert found["code"] == 2
     assert message in found["err"]
     assert "Traceback" not in found["err"]
+    assert found["heavy"] == []
+    assert found["seconds"] < 2
+
+
+def test_a_mistake_in_a_block_that_is_not_used_is_refused_at_once(tmp_path):
+    """splade_nq with a slip in what it says for the offline profile."""
+    text = (recipes_dir() / "splade_nq.yaml").read_text()
+    line = next(
+        i for i, content in enumerate(text.splitlines(), 1) if i > text[: text.index("with_profile:")].count("\n") and "max_rows" in content
+    )
+    lines = text.splitlines()
+    lines[line - 1] = lines[line - 1].replace("max_rows", "max_row")
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "slip.yaml").write_text("\n".join(lines) + "\n")
+    found = command("validate", "+recipe=slip", "--config-dir", str(tmp_path))
+    assert found["code"] == 2
+    assert "with_profile.offline.dataset.max_row: unknown key. Did you mean 'max_rows'?" in found["err"]
+    assert f"slip.yaml:{line}]" in found["err"]
     assert found["heavy"] == []
     assert found["seconds"] < 2
 

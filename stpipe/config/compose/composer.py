@@ -9,12 +9,15 @@ from typing import Any
 
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.defaults_list import DefaultsList
+from hydra.core.default_element import ResultDefault
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from stpipe.config.compose.failures import hydra_failures
-from stpipe.config.compose.overrides import APPENDED, HYDRA_SETTINGS, apply_overrides, normalise, refuse_sweeps, written
+from stpipe.config.compose.overrides import APPENDED, HYDRA_SETTINGS, all_options, apply_overrides, normalise, refuse_sweeps, written
 from stpipe.config.compose.sources import config_loader, file_of, place_of_choice
+from stpipe.config.compose.with_profile import GROUP, KEY, Blocks, block_values, problems_of_block
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.interpolate import resolve_interpolations
 from stpipe.config.layers import Tree, drop_group
@@ -26,6 +29,22 @@ from stpipe.config.schema import Schema, load_schema
 from stpipe.config.yaml_file import display, read_yaml
 
 SAVED_CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one file, block or component sets, below `package`.
+
+    places: paths below `package` -> where; whole: what to call a layer that makes a whole run and so gives way to the
+    groups chosen on the command line, else empty; profile: its name if it is one; block: of which profile it is a block.
+    """
+
+    values: dict[str, Any]
+    places: dict[Path, str]
+    package: Path = ()
+    whole: str = ""
+    profile: str | None = None
+    block: str | None = None
 
 
 @dataclass
@@ -84,14 +103,12 @@ def compose(
         chosen = {o.key_or_group: written(o) for o in parsed if o not in defaults.config_overrides and not o.is_hydra_override()}
         if from_dir is not None and "recipe" in chosen:
             raise ConfigError(Problem("recipe", "a saved configuration is whole already; leave the recipe out", chosen["recipe"]))
-        tree = Tree(schema)
-        _lay(tree, base[0], base[1], "the saved run", chosen)
-        for default in defaults.defaults:
-            if default.config_path and not default.config_path.startswith("hydra/"):
-                containing = defaults.overrides.override_metadata.get(default.override_key or "")
-                chooser = (containing.containing_config_path if containing else None) or default.parent
-                _lay_file(tree, loader, default, chooser, chosen)
-    problems = apply_overrides(tree, [o for o in defaults.config_overrides if not o.is_hydra_override()])
+        blocks = Blocks(all_options(loader, GROUP))
+        layers = [Layer(base[0], base[1], whole="the saved run"), *_layers(loader, schema, defaults, chosen, blocks)]
+    tree = _lay(layers, schema, chosen)
+    problems = [*blocks.problems, *_unused_blocks(blocks, loader, schema, config_name, [t for t in texts if t.startswith("+recipe=")])]
+    problems += apply_overrides(tree, [o for o in defaults.config_overrides if not o.is_hydra_override()])
+    problems += _out_of_place(tree)
     choices: dict[str, Any] = {k: v for k, v in defaults.overrides.known_choices.items() if not k.startswith("hydra/")}
     choices.update({o.key_or_group: o.value() for o in parsed if o.key_or_group in APPENDED})
     problems += resolve_interpolations(tree.values, schema, tree.origins)
@@ -128,6 +145,7 @@ def _peek(overrides: Sequence[str], saved: dict[str, Any], config_dir: str | Non
     offline = saved.get("offline") is True
     folders = ([FilePath(config_dir)] if config_dir else []) + [configs_dir()]
     files = [f / "train.yaml" for f in folders]
+    profiles: list[str] = []
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
         if key == "imports":
@@ -136,36 +154,56 @@ def _peek(overrides: Sequence[str], saved: dict[str, Any], config_dir: str | Non
         elif key == "offline":
             offline = value.lower() == "true"
         elif key in APPENDED:
-            for name in value.strip("[]").split(","):
+            names = value.strip("[]").split(",")
+            profiles += names if key == GROUP else []
+            for name in names:
                 places = [f / key / f"{name}.yaml" for f in folders] + ([recipes_dir() / f"{name}.yaml"] if key == "recipe" else [])
                 files += [p for p in places if p.is_file()][:1]
     for file in files:
         values = read_yaml(file)[0] if file.is_file() else {}
         imports += values["imports"] if isinstance(values.get("imports"), list) else []
-        offline = offline or values.get("offline") is True
+        offline = offline or any(v.get("offline") is True for v in (values, *block_values(values, profiles)))
     return list(dict.fromkeys(name for name in imports if isinstance(name, str))), offline
 
 
-def _lay_file(tree: Tree, loader: ConfigLoaderImpl, default: Any, chooser: str | None, chosen: dict[str, str]) -> None:
-    """One entry of the defaults list: a file, or a component that has none."""
-    config_path: str = default.config_path
+def _layers(loader: ConfigLoaderImpl, schema: Schema, defaults: DefaultsList, chosen: dict[str, str], blocks: Blocks) -> list[Layer]:
+    """The layers that the defaults list asks for, in its order, and after each profile the blocks that are for it."""
+    found: list[Layer] = []
+    for default in defaults.defaults:
+        if not default.config_path or default.config_path.startswith("hydra/"):
+            continue
+        containing = defaults.overrides.override_metadata.get(default.override_key or "")
+        chooser = (containing.containing_config_path if containing else None) or default.parent
+        layer = _layer(loader, schema, default, chooser, chosen)
+        if layer is None:
+            continue
+        if default.primary or layer.whole:
+            blocks.take(layer.values, layer.places)
+        found.append(layer)
+        found += [Layer(b.values, b.places, whole="the recipe", block=b.profile) for b in blocks.due(layer.profile)]
+    return found
+
+
+def _layer(loader: ConfigLoaderImpl, schema: Schema, default: ResultDefault, chooser: str | None, chosen: dict[str, str]) -> Layer | None:
+    """One entry of the defaults list: a file, or a component that has none; None for what sets nothing."""
+    config_path = str(default.config_path)
     package: Path = tuple(default.package.split(".")) if default.package else ()
     result = loader.repository.load_config(config_path) if config_path != ROOT_OPTION else None
     if result is None:
-        return
+        return None
+    group, _, name = config_path.partition("/")
+    profile = name if group == GROUP else None
     if result.provider == "options":
         group, _, name = config_path.rpartition("/")
         place = chosen.get(group) or (place_of_choice(loader, chooser, group, name) if chooser else "")
-        values = option_values(tree.schema, group, name, defaults=False) or {}
-        tree.merge(values, _one_place(values, place), package)
-        return
+        values = option_values(schema, group, name, defaults=False) or {}
+        return Layer(values, _one_place(values, place), package)
     values, places = _content(result, config_path)
     values.pop("defaults", None)
     if not package:
         values.pop("hydra", None)
-        _lay(tree, values, places, "the recipe" if config_path.startswith("recipe/") else "", chosen)
-    elif values:
-        tree.merge(values, places, package)
+        return Layer(values, places, whole="the recipe" if group == "recipe" else "", profile=profile)
+    return Layer(values, places, package, profile=profile) if values else None
 
 
 def _content(result: Any, config_path: str) -> tuple[dict[str, Any], dict[Path, str]]:
@@ -178,14 +216,49 @@ def _content(result: Any, config_path: str) -> tuple[dict[str, Any], dict[Path, 
     return plain, {(): config_path}
 
 
-def _lay(tree: Tree, values: dict[str, Any], places: dict[Path, str], replaced: str, chosen: dict[str, str]) -> None:
-    """A layer of the whole configuration; of the recipe's (or saved run's) own keys those of chosen groups are dropped."""
-    for group, text in chosen.items() if replaced else ():
-        gone = drop_group(values, group)
-        if gone:
-            keys = ", ".join(f"{dotted(p)} ({places.get(p, replaced)})" for p in gone)
-            tree.warnings.append(f"{text} replaces what {replaced} sets: {keys}")
-    tree.merge(values, places)
+def _lay(layers: Sequence[Layer], schema: Schema, chosen: dict[str, str]) -> Tree:
+    """The layers merged; of what a recipe, its blocks or a saved run set themselves, the keys of chosen groups are dropped."""
+    tree = Tree(schema)
+    for layer in layers:
+        values = dict(layer.values)
+        for group, text in chosen.items() if layer.whole else ():
+            gone = drop_group(values, group)
+            if gone:
+                keys = ", ".join(f"{dotted(p)} ({layer.places.get(p, layer.whole)})" for p in gone)
+                tree.warnings.append(f"{text} replaces what {layer.whole} sets: {keys}")
+        tree.merge(values, layer.places, layer.package)
+    return tree
+
+
+def _unused_blocks(blocks: Blocks, loader: ConfigLoaderImpl, schema: Schema, config_name: str, recipe: list[str]) -> list[Problem]:
+    """What is wrong in blocks of profiles that are not chosen, found by composing the recipe with each of these profiles.
+
+    What else the command line says is left out: the author of a block wrote it for the recipe and the profile.
+    """
+    found: list[Problem] = []
+    for profile in dict.fromkeys(block.profile for block in blocks.waiting):
+        try:
+            with hydra_failures(loader, []):
+                overrides = [*HYDRA_SETTINGS, *recipe, f"+profile=[{profile}]"]
+                defaults = loader.compute_defaults_list(config_name=config_name, overrides=overrides, run_mode=RunMode.RUN)
+                layers = _layers(loader, schema, defaults, {}, Blocks(blocks.known))
+        except ConfigError:  # the profile itself is broken, which is its own affair as long as nobody chooses it
+            continue
+        without = _lay([layer for layer in layers if layer.block != profile], schema, {})
+        places = [
+            place for block in blocks.waiting if block.profile == profile for place in (block.places.get((), ""), *block.places.values())
+        ]
+        found += problems_of_block(profile, _lay(layers, schema, {}), without=without, places=places)
+    return found
+
+
+def _out_of_place(tree: Tree) -> list[Problem]:
+    """Blocks by profile that stand elsewhere than in a recipe; they are taken out."""
+    if KEY not in tree.values:
+        return []
+    place = tree.origins.where((KEY,))
+    tree.delete((KEY,))
+    return [Problem(KEY, "only a recipe (or the primary config) says what holds with a profile; set the keys themselves here", place)]
 
 
 def _one_place(values: Any, place: str, path: Path = ()) -> dict[Path, str]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.default_element import ResultDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from stpipe.config.compose.overrides import all_options
+from stpipe.config.compose.with_profile import GROUP, KEY, Blocks
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.locations import configs_dir, recipes_dir
 from stpipe.config.options import ROOT_OPTION, object_defaults, option_groups, option_names, option_values
@@ -94,9 +99,30 @@ class OptionSource(ConfigSource):
         return option_names(self.schema, config_path) if results_filter != ObjectType.GROUP else []
 
 
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader, which lays the blocks of `with_profile` where `compose` lays them, so that --cfg shows what is run."""
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        self._blocks = Blocks(all_options(self, GROUP))
+        return super()._compose_config_from_defaults_list(defaults, repo)
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = copy.copy(super()._load_single_config(default, repo))
+        given = loaded.config.get(KEY) if isinstance(loaded.config, DictConfig) else None
+        if given is not None:
+            loaded.config = copy.deepcopy(loaded.config)  # the repository keeps what it has read
+            with open_dict(loaded.config):
+                loaded.config.pop(KEY)
+            self._blocks.take({KEY: OmegaConf.to_container(given)}, {})
+        group, _, name = str(default.config_path).partition("/")
+        for block in self._blocks.due(name if group == GROUP else None):
+            loaded.config = OmegaConf.merge(loaded.config, block.values)
+        return loaded
+
+
 def config_loader(schema: Schema, *, config_dir: str | None = None, config_path: str | None = None) -> ConfigLoaderImpl:
     """Hydra's loader over its own configs, the user's folder, stpipe's configs, the recipes and the generated options."""
-    return ConfigLoaderImpl(config_search_path=search_path(schema, config_dir, config_path))
+    return Loader(config_search_path=search_path(schema, config_dir, config_path))
 
 
 def search_path(schema: Schema, config_dir: str | None, config_path: str | None) -> ConfigSearchPathImpl:
