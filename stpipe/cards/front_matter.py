@@ -10,8 +10,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from stpipe.cards.kinds import CardKind
 from stpipe.cards.losses import LossFacts
 from stpipe.reports.run_record import RunRecord, mapping
+from stpipe.reports.sparsity import AT_DIMS
 
 LIBRARY = "sentence-transformers"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -24,27 +26,31 @@ TASKS: Mapping[str, tuple[str, str]] = {
     "binary_classification": ("binary-classification", "Binary Classification"),
     "mse": ("knowledge-distillation", "Knowledge Distillation"),
     "sequential": ("sequential-evaluation", "Sequential Evaluation"),
+    "nano_beir": ("nano-beir", "Nano BEIR"),
+    "reciprocal_rank_fusion": ("reciprocal-rank-fusion", "Reciprocal Rank Fusion"),
+    "hybrid": ("hybrid-search", "Hybrid Search"),
 }
+# Tasks that sentence-transformers names after the kind of model.
+KIND_TASKS = frozenset({"information_retrieval", "reranking", "triplet", "binary_classification", "nano_beir"})
 
 
-def front_matter(record: RunRecord, losses: tuple[LossFacts, ...], *, title: str, pipeline_tag: str, kind_tags: tuple[str, ...]) -> str:
+def front_matter(record: RunRecord, losses: tuple[LossFacts, ...], *, title: str, kind: CardKind) -> str:
     """The YAML between the dashes.
 
     Args:
         record: the run.
         losses: its losses.
         title: name of the model.
-        pipeline_tag: task of the Hub that this type of model does.
-        kind_tags: tags of this type of model.
+        kind: the type of model.
     """
     card = record.section("card")
-    results = list(_results(record))
+    results = list(_results(record, kind))
     fields: dict[str, Any] = {
         "language": _listed(card.get("language")),
         "license": card.get("license"),
         "library_name": LIBRARY,
-        "pipeline_tag": pipeline_tag,
-        "tags": [*kind_tags, *_run_tags(record, losses)],
+        "pipeline_tag": kind.pipeline_tag,
+        "tags": [*kind.tags, *_run_tags(record, losses)],
         "base_model": hub_id(record.section("model").get("name_or_path")),
         "datasets": list(dict.fromkeys(d for source in data_sources(record) if (d := hub_id(source)))) or None,
         "metrics": list(dict.fromkeys(r.metric_type for r in results)) or None,
@@ -72,9 +78,13 @@ def data_sources(record: RunRecord) -> list[str]:
     return [str(s) for s in sources if s]
 
 
-def task(evaluator: str) -> tuple[str, str]:
-    """Type and name of an evaluator's task for the Hub; a user's own evaluator is its own task."""
-    return TASKS.get(evaluator, (evaluator.replace("_", "-").lower(), evaluator.replace("_", " ")))
+def task(evaluator: str, *, prefix: str = "") -> tuple[str, str]:
+    """Type and name of an evaluator's task for the Hub, with the prefix of the kind of model where the Hub's names have it; a
+    user's own evaluator is its own task."""
+    kind, name = TASKS.get(evaluator, (evaluator.replace("_", "-").lower(), evaluator.replace("_", " ")))
+    if evaluator not in KIND_TASKS:
+        return kind, name
+    return prefix + kind, prefix.replace("-", " ").title() + name
 
 
 def _run_tags(record: RunRecord, losses: tuple[LossFacts, ...]) -> list[str]:
@@ -84,14 +94,15 @@ def _run_tags(record: RunRecord, losses: tuple[LossFacts, ...]) -> list[str]:
     return ["generated_from_trainer", "stpipe", *size, *dict.fromkeys(f"loss:{n}" for loss in losses for n in loss.names)]
 
 
-def _results(record: RunRecord) -> Iterator[EvalResult]:
-    """Metrics of the trained model; values that are not numbers stay out, the Hub refuses them."""
+def _results(record: RunRecord, kind: CardKind) -> Iterator[EvalResult]:
+    """Metrics of the trained model. Values that are not numbers stay out, the Hub refuses them, and so do those of vectors that
+    were cut, which are not what the model gives."""
     for evaluation in record.evaluations:
-        kind, name = task(evaluation.evaluator)
+        task_type, name = task(evaluation.evaluator, prefix=kind.task_prefix)
         for metric, value in evaluation.systems.get("after", {}).items():
-            if math.isfinite(value):
+            if math.isfinite(value) and AT_DIMS.fullmatch(metric) is None:
                 yield EvalResult(
-                    task_type=kind,
+                    task_type=task_type,
                     task_name=name,
                     dataset_type=evaluation.name,
                     dataset_name=evaluation.name.replace("_", " ").replace("-", " "),

@@ -41,8 +41,8 @@ def curve_figure(curve: Curve, *, identity: str, title: str, label: str, smooth:
             va="top",
             color=COLOURS["good"],
         )
-    _steps(axes)
-    return to_svg(figure, identity=identity, title=title, description=f"{label}: {_described(curve)}")
+    steps_axis(axes)
+    return to_svg(figure, identity=identity, title=title, description=f"{label}: {described(curve)}")
 
 
 def evaluation_figure(evaluation: dict[str, Any], curve: Curve, *, identity: str, best: int | None) -> str | None:
@@ -69,10 +69,10 @@ def evaluation_figure(evaluation: dict[str, Any], curve: Curve, *, identity: str
     if kept:
         axes.plot(*kept, marker="o", markersize=9, markerfacecolor="none", markeredgewidth=1.6, color=COLOURS["good"])
         axes.annotate("kept", kept, xytext=(0, -16), textcoords="offset points", ha="center", color=COLOURS["good"])
-    _steps(axes)
+    steps_axis(axes)
     level = "" if bm25 is None else f"; BM25 {bm25:.4f}"
     title = f"{evaluation['primary']} of {evaluation['name']} over training"
-    return to_svg(figure, identity=identity, title=title, description=_described(curve) + level)
+    return to_svg(figure, identity=identity, title=title, description=described(curve) + level)
 
 
 def share_figure(curves: dict[str, Curve], *, identity: str, title: str) -> str | None:
@@ -87,9 +87,9 @@ def share_figure(curves: dict[str, Curve], *, identity: str, title: str) -> str 
     top = max(p[1] for points in drawn.values() for p in points)
     axes.set_ylim(0, max(top * 1.15, 0.01))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
-    _steps(axes)
+    steps_axis(axes)
     axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0 if top > 0.05 else 1))
-    return to_svg(figure, identity=identity, title=title, description="; ".join(f"{n}: {_described(c)}" for n, c in curves.items()))
+    return to_svg(figure, identity=identity, title=title, description="; ".join(f"{n}: {described(c)}" for n, c in curves.items()))
 
 
 def differences_figure(differences: list[dict[str, Any]], *, identity: str, title: str) -> str | None:
@@ -159,19 +159,22 @@ def moving_average(values: Sequence[float]) -> list[float]:
     return averages
 
 
-def _steps(axes: Axes) -> None:
+def steps_axis(axes: Axes) -> None:
+    """Steps to the right, values of any size upwards."""
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(_short))
+    axes.yaxis.set_major_formatter(FuncFormatter(short))
     axes.margins(x=0.02)
 
 
-def _short(value: float, _: int) -> str:
+def short(value: float, _: int) -> str:
+    """The label of a tick."""
     return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:.4g}"
 
 
-def _described(curve: Curve) -> str:
+def described(curve: Curve) -> str:
+    """First and last value of a curve, for those who cannot see it."""
     points = [(step, value) for step, value in curve if value is not None]
     if not points:
         return "no values"

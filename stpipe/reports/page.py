@@ -12,6 +12,9 @@ from markupsafe import Markup
 from stpipe.reports import text
 from stpipe.reports.data_scan import percentiles, role_rows, split_rows
 from stpipe.reports.figures import curve_figure, differences_figure, evaluation_figure, histogram_figure, share_figure
+from stpipe.reports.quality import table_metrics
+from stpipe.reports.sparsity import mean_widths
+from stpipe.reports.sparsity_figures import ACTIVE, WEIGHTS, sides_figure, trade_off_figure
 from stpipe.reports.svg import drawing
 
 FILTERS: tuple[Callable[..., str], ...] = (
@@ -29,10 +32,18 @@ FILTERS: tuple[Callable[..., str], ...] = (
     text.p_value,
     text.plain_value,
     text.shorten,
+    text.amount,
 )
+SHOWN_ELSEWHERE = frozenset({"warnings", "start", "targets"})
 STATES = ("running", "finished", "failed", "partial", "preempted", "interrupted")
 HEADLINE = {"better": "better than", "worse": "worse than", "unclear": "not clearly different from"}
 LEARNING_RATE = "lr"
+CAPTIONS = {
+    LEARNING_RATE: "Learning rate",
+    "grad_norm": "Gradient norm before clipping",
+    "loss/query_regularizer": "Regulariser of the queries",
+    "loss/document_regularizer": "Regulariser of the documents",
+}
 
 
 def render_page(document: dict[str, Any]) -> str:
@@ -56,6 +67,8 @@ def render_page(document: dict[str, Any]) -> str:
     return environment.get_template("report.html.j2").render(
         doc=document,
         figures=_figures(document),
+        tables={e["name"]: table_metrics(e, document["evaluations"]) for e in document["evaluations"]},
+        steered=[_steered(t) for t in document["training"]["targets"]],
         headlines=[_headline(e) for e in document["evaluations"]],
         facts=list(_facts(document)),
         rates=list(_rates(document)),
@@ -64,7 +77,7 @@ def render_page(document: dict[str, Any]) -> str:
         roles=roles,
         statistics=percentiles(roles),
         best_line=_best_line(document),
-        plan={k: v for k, v in document["plan"].items() if k != "warnings"},
+        plan={k: v for k, v in document["plan"].items() if k not in SHOWN_ELSEWHERE},
         machine={**document["environment"], "created": text.moment(document["environment"].get("created"))},
         state_class=state if state in STATES else "unknown",
         configuration_yaml=yaml.safe_dump(document["configuration"]["values"], sort_keys=False, allow_unicode=True, width=100),
@@ -90,11 +103,13 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     run, plan, values, median = document["run"], document["plan"], document["configuration"]["values"], document["throughput"]["median"]
     rows = [d.get("rows") for d in document["data"]["sources"].values()]
     steps = " of ".join(text.integer(n) for n in (run["step"], run["num_steps"]) if n is not None)
+    widths = mean_widths(e["sparsity"] for e in document["evaluations"])
     facts = {
         "Base model": (values.get("model") or {}).get("name_or_path"),
         "Loss": (values.get("loss") or {}).get("name"),
         "Training rows": text.integer(sum(rows)) if rows and all(isinstance(r, int) for r in rows) else None,
         "Steps": steps or None,
+        "Active dimensions": ", ".join(f"{text.amount(n)} of {what}" for what, n in widths.items()) or None,
         "Time": text.duration(run["seconds"]) if run["seconds"] is not None else None,
         "Global batch": text.integer(plan["global_batch"]) if plan.get("global_batch") else None,
         "Negatives per anchor": text.integer(plan["negatives_per_anchor"]) if plan.get("negatives_per_anchor") is not None else None,
@@ -125,6 +140,15 @@ def _best_line(document: dict[str, Any]) -> str | None:
     return f"Kept: the last weights, of step {done}." if done else None
 
 
+def _steered(target: dict[str, Any]) -> str:
+    """What a weight was steered for, and what came of it."""
+    line = f"Steered: {target['metric']} to {text.amount(target['target'])}"
+    if target["reached"] is None:
+        return f"{line}; it was not logged."
+    relative = text.signed_percent(target["reached"] / target["target"] - 1)
+    return f"{line}; over the last tenth of the log it was {text.amount(target['reached'])} ({relative})."
+
+
 def _figures(document: dict[str, Any]) -> dict[str, Any]:
     with drawing():
         return {
@@ -134,9 +158,20 @@ def _figures(document: dict[str, Any]) -> dict[str, Any]:
                 for i, e in enumerate(document["evaluations"])
                 for j, c in enumerate(e["queries"])
             },
+            "trade_offs": {
+                (e["name"], c["metric"]): trade_off_figure(c, identity=f"trade-off-{i}-{j}", level=_level(e, c["metric"]))
+                for i, e in enumerate(document["evaluations"])
+                for j, c in enumerate((e["sparsity"] or {}).get("curves", ()))
+            },
             "training": [f for f in _training_figures(document) if f["svg"]],
             "throughput": [f for f in _throughput_figures(document) if f["svg"]],
         }
+
+
+def _level(evaluation: dict[str, Any], metric: str) -> float | None:
+    """The metric of BM25, None where it was not evaluated."""
+    value: float | None = next((m["values"].get("bm25") for m in evaluation["metrics"] if m["name"] == metric), None)
+    return value
 
 
 def _all_differences(document: dict[str, Any]) -> str | None:
@@ -150,7 +185,7 @@ def _all_differences(document: dict[str, Any]) -> str | None:
 
 
 def _training_figures(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Loss first, then evaluations, learning rate, gradient norm and whatever else was logged."""
+    """Loss first, then evaluations, sparsity, learning rate, gradient norm and whatever else was logged."""
     training = document["training"]
     curves, best = training["curves"], training["best"]
     kept = best["step"] if best else None
@@ -164,12 +199,26 @@ def _training_figures(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for i, e in enumerate(document["evaluations"]):
         curve = training["evaluations"].get(e["full_primary"], [])
         yield {"svg": evaluation_figure(e, curve, identity=f"evaluation-{i}", best=kept), "caption": e["name"], "note": e["primary"]}
-    names = {LEARNING_RATE: "Learning rate", "grad_norm": "Gradient norm before clipping"}
-    others = sorted((n for n in curves if n != "loss"), key=lambda n: (list(names).index(n) if n in names else len(names), n))
-    for i, name in enumerate(others):
-        caption = names.get(name, name.replace("loss/", "Loss term "))
+    yield from _sparsity_figures(training)
+    order = list(CAPTIONS)
+    alone = (n for n in curves if n not in {"loss", *ACTIVE, *WEIGHTS})
+    for i, name in enumerate(sorted(alone, key=lambda n: (order.index(n) if n in CAPTIONS else len(order), n))):
+        caption = CAPTIONS.get(name, name.replace("loss/", "Loss term "))
         svg = curve_figure(curves[name], identity=f"curve-{i}", title=caption, label=name, smooth=name != LEARNING_RATE)
-        yield {"svg": svg, "caption": caption, "note": ""}
+        yield {"svg": svg, "caption": caption, "note": "before its weight" if name.endswith("_regularizer") else ""}
+
+
+def _sparsity_figures(training: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """How many dimensions the texts of a batch use, and the weights that make them few."""
+    curves = training["curves"]
+    targets = {ACTIVE[t["metric"]]: t["target"] for t in training["targets"] if t["metric"] in ACTIVE}
+    active = {side: curves[name] for name, side in ACTIVE.items() if name in curves}
+    title = "Active dimensions of a text"
+    svg = sides_figure(active, identity="active", title=title, targets=targets)
+    yield {"svg": svg, "caption": title, "note": "mean over the batch"}
+    weights = {side: curves[name] for name, side in WEIGHTS.items() if name in curves}
+    title = "Weights of the regularisers"
+    yield {"svg": sides_figure(weights, identity="weights", title=title), "caption": title, "note": "as they were in effect"}
 
 
 def _throughput_figures(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

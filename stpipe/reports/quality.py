@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stpipe.config.metrics import Better
 from stpipe.reports.run_record import Difference, EvaluationRecord, QueryRecord
+from stpipe.reports.sparsity import section_metrics, sparsity_section
 
 SHOWN = 10
 BINS = 20
@@ -29,7 +30,19 @@ def evaluation_section(evaluation: EvaluationRecord, directions: Mapping[str, Be
         "metrics": [_metric(evaluation, metric, directions) for metric in primary_first],
         "differences": [_difference(d, evaluation, directions) for d in evaluation.differences],
         "queries": [c for pair in COMPARISONS if (c := _comparison(evaluation, *pair)) is not None],
+        "sparsity": sparsity_section(evaluation),
     }
+
+
+def table_metrics(section: Mapping[str, Any], sections: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The metrics of an evaluation for its main table: without those that its part about sparsity shows, or that stand in the
+    table of an evaluator inside it. The primary metric is always among them."""
+    shown = set(section_metrics(section["sparsity"]))
+    for inner in sections:
+        name = inner["name"].removeprefix(f"{section['name']}/")
+        if name != inner["name"]:
+            shown |= {f"{name.replace('/', '_')}_{m['name']}" for m in inner["metrics"]}
+    return [m for m in section["metrics"] if m["name"] == section["primary"] or m["name"] not in shown]
 
 
 def verdict(difference: Difference, *, better: Better = "higher") -> str:

@@ -30,11 +30,13 @@ def metric_directions(record: RunRecord, schema: Mapping[str, Any]) -> dict[str,
         found = component(whole, "evaluator", name) or {}
         return mapping(found.get("x-metrics"))
 
+    model = component(whole, "model", record.section("model").get("name")) or {}
+    kind = str(model.get("x-kind") or "dense")
     directions: dict[str, Better] = {}
     for name, values in record.section("evaluator").items():
         for similarity in SIMILARITIES:
             try:
-                metrics = configured_metrics(mapping(values), facts_of, similarity=similarity)
+                metrics = configured_metrics(mapping(values), facts_of, similarity=similarity, kind=kind)
             except (ConfigError, KeyError):
                 continue
             directions.update(metrics.prefixed(name).better)

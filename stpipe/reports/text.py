@@ -26,10 +26,18 @@ def capitalize_first(text: str) -> str:
 
 
 def score(value: float | None) -> str:
-    """A metric with four decimals, or four significant digits where it is not a share."""
+    """A metric with four decimals, or four significant digits (of large numbers all before the point) where it is not a share."""
     if value is None:
         return DASH
-    return (f"{value:.4f}" if abs(value) < 10 else f"{value:,.4g}").replace("-", MINUS)
+    digits = ".4f" if abs(value) < 10 else ",.4g" if abs(value) < 1000 else ",.0f"
+    return f"{value:{digits}}".replace("-", MINUS)
+
+
+def amount(value: float | None) -> str:
+    """A mean count: three significant digits, but all before the point, and no point after a whole number."""
+    if value is None:
+        return DASH
+    return f"{value:,.0f}" if abs(value) >= 99.95 or float(value).is_integer() else f"{value:#.3g}"
 
 
 def signed(value: float | None) -> str:
@@ -48,8 +56,11 @@ def percent(value: float | None) -> str:
 
 
 def signed_percent(value: float | None) -> str:
-    """A relative change."""
-    return DASH if value is None else f"{value:+.1%}".replace("-", MINUS)
+    """A relative change with its sign; what rounds to nothing has none."""
+    if value is None:
+        return DASH
+    shown = f"{value:+.1%}"
+    return shown[1:] if float(shown[:-1]) == 0 else shown.replace("-", MINUS)
 
 
 def integer(value: Any) -> str:
@@ -69,8 +80,8 @@ def duration(seconds: float | None) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """HTML of a key, metric or path that may be broken after its separators, never inside a word."""
-    return Markup(re.sub(r"([._/])(?=\w)", r"\1<wbr>", str(escape(name))))
+    """HTML of a key, metric or path that may be broken after its separators, never inside a word or a number."""
+    return Markup(re.sub(r"([_/]|\.(?!\d))(?=\w)", r"\1<wbr>", str(escape(name))))
 
 
 def moment(timestamp: Any) -> str:

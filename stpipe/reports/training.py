@@ -10,11 +10,12 @@ from typing import Any
 
 from stpipe.config.metrics import Better
 from stpipe.reports.metrics_log import Point
-from stpipe.reports.run_record import RunRecord
+from stpipe.reports.run_record import RunRecord, mapping
 
 RATES = ("samples_per_second", "tokens_per_second", "padding_share", "input_wait_share")
 SLOWDOWN = 0.1
 MIN_WINDOWS = 8
+END = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,15 @@ def training_section(record: RunRecord, directions: Mapping[str, Better]) -> dic
         "not_finite": sum(not math.isfinite(p.value) for p in losses),
         "best": {"metric": best.metric, "step": best.step, "value": best.value} if best else None,
         "broken_lines": log.broken,
+        "targets": [_target(record, name, float(value)) for name, value in mapping(record.plan.get("targets")).items()],
     }
+
+
+def _target(record: RunRecord, metric: str, target: float) -> dict[str, Any]:
+    """A metric that the run was steered to a value of, and its mean over the last tenth of the log (at least one window)."""
+    values = [p.value for p in record.log.finite(metric)]
+    end = values[-math.ceil(END * len(values)) :]
+    return {"metric": metric, "target": target, "reached": statistics.fmean(end) if end else None}
 
 
 def throughput_section(record: RunRecord) -> dict[str, Any]:

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from huggingface_hub import ModelCard
 
-from stpipe.cards.card import write_card
-
-# What the Hub and sentence-transformers know (the latter reads no other key).
-KNOWN_KEYS = {
-    "language",
-    "license",
-    "library_name",
-    "tags",
-    "datasets",
-    "metrics",
-    "pipeline_tag",
-    "widget",
-    "model-index",
-    "co2_eq_emissions",
-    "base_model",
-}
+from tests.cards.reading import card, change, configure, execute, head, snippets
 
 
 @pytest.fixture
@@ -49,48 +28,6 @@ def model_dir(run_dir: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content), encoding="utf-8")
     return run_dir / "model"
-
-
-def configure(run_dir: Path, section: str, **values: Any) -> None:
-    """Change keys of a section of the run's configuration."""
-    path = run_dir / "config.yaml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config[section].update(values)
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-
-
-def change(path: Path, **values: Any) -> None:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**content, **values}), encoding="utf-8")
-
-
-def head(text: str) -> dict[str, Any]:
-    """The front matter as plain YAML."""
-    return yaml.safe_load(text.split("---\n")[1])
-
-
-def card(run_dir: Path) -> str:
-    """The card's text; its front matter is one that the Hub's own library reads back without loss, its tables are whole."""
-    text = write_card(run_dir, run_dir / "model").read_text(encoding="utf-8")
-    matter = head(text)
-    assert set(matter) <= KNOWN_KEYS
-    read = ModelCard(text, ignore_metadata_errors=False)
-    assert yaml.safe_load(read.data.to_yaml()) == matter
-    assert_tables(text)
-    return text
-
-
-def assert_tables(text: str) -> None:
-    """Each Markdown table has a header, a rule and rows of one width."""
-    outside = re.sub(r"^```.*?^```$", "", text.split("---\n", 2)[2], flags=re.M | re.S)
-    tables = re.findall(r"(?:^\|.*\n)+", outside, re.M)
-    assert len(tables) >= 2
-    for table in tables:
-        lines = table.strip().splitlines()
-        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
-        assert len(widths) == 1, table
-        assert re.fullmatch(r"\|(:?-+:?\|)+", lines[1].replace(" ", "")), table
-        assert len(lines) > 2, table
 
 
 def test_front_matter_says_what_the_run_was(run_dir: Path, model_dir: Path) -> None:
@@ -268,11 +205,6 @@ def test_missing_pieces_do_not_cost_the_card(run_dir: Path, model_dir: Path, gon
     assert ("model-index" in head(text)) == (gone != "evaluation/dev/metrics.json")
 
 
-def snippets(text: str) -> dict[str, str]:
-    found = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
-    return {re.findall(r"from (\S+) import", code)[0]: code for code in found}
-
-
 @pytest.mark.parametrize("retrieval", [True, False])
 @pytest.mark.parametrize("package", ["stpipe", "sentence_transformers"])
 def test_snippets_run(run_dir: Path, package_model: Path, monkeypatch: pytest.MonkeyPatch, package: str, retrieval: bool) -> None:
@@ -287,10 +219,7 @@ def test_snippets_run(run_dir: Path, package_model: Path, monkeypatch: pytest.Mo
     code = snippets(card(run_dir))[package]
     assert ("encode_query" in code) == retrieval
     monkeypatch.chdir(model)
-    printed = io.StringIO()
-    namespace: dict[str, Any] = {}
-    with contextlib.redirect_stdout(printed):
-        exec(code, namespace)  # what a reader of the card does
-    assert printed.getvalue().split() == ("(1, 384) (2, 384) torch.Size([1, 2])" if retrieval else "(3, 384) torch.Size([3, 3])").split()
+    printed, namespace = execute(code)
+    assert printed.split() == ("(1, 384) (2, 384) torch.Size([1, 2])" if retrieval else "(3, 384) torch.Size([3, 3])").split()
     scores = namespace["similarities"]
     assert scores[0, 1] < scores[0, 0] if retrieval else scores[0, 2] < scores[0, 1]

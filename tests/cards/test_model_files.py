@@ -92,3 +92,95 @@ def test_parameters_are_counted_over_all_files_without_buffers(tmp_path: Path) -
 def test_an_empty_directory(tmp_path: Path) -> None:
     facts = read_model(tmp_path)
     assert (facts.stack, facts.dimension, facts.parameters) == ((), None, None)
+
+
+def router(**parameters: Any) -> dict[str, Any]:
+    """router_config.json of a model without network for queries."""
+    types = {
+        "query_0_SparseStaticEmbedding": "sentence_transformers.sparse_encoder.modules.sparse_static_embedding.SparseStaticEmbedding",
+        "document_0_MLMTransformer": "sentence_transformers.sparse_encoder.models.MLMTransformer",
+        "document_1_SpladePooling": "sentence_transformers.sparse_encoder.models.SpladePooling",
+    }
+    structure = {"query": list(types)[:1], "document": list(types)[1:]}
+    return {"types": types, "structure": structure, "parameters": parameters}
+
+
+SPARSE = {"config_sentence_transformers.json": {"model_type": "SparseEncoder", "similarity_fn_name": None}}
+MLM = {"architectures": ["BertForMaskedLM"], "hidden_size": 8, "vocab_size": 30}
+
+
+@pytest.mark.parametrize("backbone", ["Transformer", "MLMTransformer"])
+@pytest.mark.parametrize(
+    ("pooling", "dimension"),
+    [({"embedding_dimension": 31}, 31), ({"word_embedding_dimension": 32}, 32), ({"embedding_dimension": None}, 30)],
+)
+def test_a_splade_model(tmp_path: Path, backbone: str, pooling: dict[str, Any], dimension: int) -> None:
+    """The width may be left open; then it is the vocabulary."""
+    files: dict[str, Any] = {
+        **SPARSE,
+        "modules.json": modules(backbone, "SpladePooling"),
+        "config.json": MLM,
+        "1_SpladePooling/config.json": {"pooling_strategy": "max", "activation_function": "relu", **pooling},
+        "tokenizer_config.json": {"model_max_length": 20},
+    }
+    facts = read_model(write(tmp_path, files))
+    assert (facts.kind, facts.dimension, facts.max_length, facts.similarity, facts.max_active_dims) == (
+        "sparse",
+        dimension,
+        20,
+        "dot",
+        None,
+    )
+    assert facts.stack[0].settings["backbone"] == "BertForMaskedLM"
+    assert facts.stack[1].settings == {"pooling_strategy": "max", "activation_function": "relu"}
+    assert facts.routes == {}
+
+
+@pytest.mark.parametrize(("module", "file"), [("Router", "router_config.json"), ("Asym", "config.json")])
+@pytest.mark.parametrize("default", ["query", None])
+def test_a_router_with_its_routes(tmp_path: Path, module: str, file: str, default: str | None) -> None:
+    """Under its name and file of today and those of old versions; without a default route the first one is it."""
+    files: dict[str, Any] = {
+        **SPARSE,
+        "modules.json": modules(module),
+        file: router(default_route=default),
+        "query_0_SparseStaticEmbedding/config.json": {"frozen": True},
+        "query_0_SparseStaticEmbedding/tokenizer_config.json": {"model_max_length": 7},
+        "document_0_MLMTransformer/config.json": MLM,
+        "document_0_MLMTransformer/tokenizer_config.json": {"model_max_length": 12},
+        "document_1_SpladePooling/config.json": {"pooling_strategy": "sum", "embedding_dimension": None},
+    }
+    write(tmp_path, files)
+    save_file({"weight": torch.zeros(33)}, tmp_path / "query_0_SparseStaticEmbedding" / "model.safetensors")
+    facts = read_model(tmp_path)
+    query, document = facts.routes["query"], facts.routes["document"]
+    assert [m.name for m in facts.modules] == [module, "SparseStaticEmbedding", "MLMTransformer", "SpladePooling"]
+    assert (query[0].settings, query[0].width, query[0].max_length) == ({"frozen": True}, 33, 7)
+    assert (document[0].max_length, document[1].width, document[1].settings["pooling_strategy"]) == (12, 30, "sum")
+    assert facts.stack[0].settings == {"default_route": "query"}
+    assert (facts.dimension, facts.max_length, facts.parameters) == (33, 7, 33)
+
+
+def test_a_router_without_its_file(tmp_path: Path) -> None:
+    facts = read_model(write(tmp_path, {"modules.json": modules("Router")}))
+    assert ([m.name for m in facts.modules], facts.routes, facts.dimension) == (["Router"], {}, None)
+
+
+def test_a_sparse_autoencoder(tmp_path: Path) -> None:
+    settings = {"model_type": "SparseEncoder", "similarity_fn_name": "cosine", "max_active_dims": 4}
+    files: dict[str, Any] = {
+        "config_sentence_transformers.json": settings,
+        "modules.json": modules("Transformer", "Pooling", "SparseAutoEncoder"),
+        "1_Pooling/config.json": {"embedding_dimension": 8, "pooling_mode": "mean"},
+        "2_SparseAutoEncoder/config.json": {"input_dim": 8, "hidden_dim": 24, "k": 4, "k_aux": 2, "dead_threshold": 3},
+    }
+    facts = read_model(write(tmp_path, files))
+    assert (facts.kind, facts.dimension, facts.max_active_dims, facts.similarity) == ("sparse", 24, 4, "cosine")
+    assert facts.stack[2].settings == {"input_dim": 8, "hidden_dim": 24, "k": 4}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "kind"), [("SentenceTransformer", "dense"), ("SparseEncoder", "sparse"), ("Other", None), (None, None)]
+)
+def test_the_kind_is_what_the_directory_says(tmp_path: Path, model_type: str | None, kind: str | None) -> None:
+    assert read_model(write(tmp_path, {"config_sentence_transformers.json": {"model_type": model_type}})).kind == kind

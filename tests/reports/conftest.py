@@ -29,3 +29,10 @@ def run_dir(tmp_path: Path, synthetic: ModuleType) -> Path:
     """A finished run."""
     made: Path = synthetic.make_run(tmp_path / "run")
     return made
+
+
+@pytest.fixture
+def sparse_run_dir(tmp_path: Path, synthetic: ModuleType) -> Path:
+    """A finished run of a sparse model."""
+    made: Path = synthetic.make_sparse_run(tmp_path / "sparse")
+    return made

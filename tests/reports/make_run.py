@@ -24,6 +24,59 @@ def make_run(directory: Path, *, steps: int = STEPS, queries: int = 120) -> Path
     return directory
 
 
+def make_sparse_run(directory: Path, *, steps: int = STEPS) -> Path:
+    """The same of a SPLADE model whose weights were steered, with an nDCG curve over dimensions."""
+    make_run(directory, steps=steps)
+    changed = {
+        **config(),
+        "model": {"name": "splade", "name_or_path": "sentence-transformers/all-MiniLM-L6-v2"},
+        "loss": {"name": "splade", "loss": {"name": "mnrl", "similarity": "dot", "scale": 1.0}, "document_active_dims": 120},
+        "evaluator": {"dev": {"name": "information_retrieval", "source": None, "active_dims_curve": [8, 32, 128]}},
+    }
+    changed["trainer"]["best_metric"] = "dev_dot_ndcg@10"
+    (directory / "config.yaml").write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+    start = ["calibrated: 29,505 active words a text before, 715 after, of 30,522", "start weights: 2.8% of the words active <b>"]
+    write_json(directory / "plan.json", {**plan(steps), "start": start, "targets": {"document_active_dims": 120.0}})
+    lines = [*records(steps), *(r for step in range(1, steps + 1) for r in sparse_records(step, steps))]
+    text = "".join(json.dumps(r) + "\n" for r in lines).replace("cosine_", "dot_")
+    (directory / "metrics.jsonl").write_text(text, encoding="utf-8")
+    path = directory / "evaluation" / "dev" / "metrics.json"
+    content = json.loads(path.read_text(encoding="utf-8").replace("cosine_", "dot_"))
+    for system, width in (("before", 1400.0), ("after", 125.0)):
+        content["systems"][system] |= sparse_metrics(content["systems"][system]["dot_ndcg@10"], width)
+    write_json(path, content)
+    return directory
+
+
+def sparse_records(step: int, steps: int) -> list[dict[str, Any]]:
+    """One step of what a SPLADE loss logs."""
+    noise = random.Random(step)
+    ramp = min(step / (0.3 * steps), 1.0)
+    values = {
+        "query_active_dims": 30 + 700 * 0.97**step + noise.gauss(0, 1),
+        "document_active_dims": 120 + 1300 * 0.97**step + noise.gauss(0, 2),
+        "query_weight": 5e-5 * ramp**2,
+        "document_weight": 3e-5 * (1 + step),
+        "loss/query_regularizer": 6.0 * 0.98**step,
+    }
+    return [record(step, steps, "train", name, value, step) for name, value in values.items()]
+
+
+def sparse_metrics(ndcg: float, width: float) -> dict[str, float]:
+    """What a retrieval evaluator adds for a sparse model of 30,522 words, documents `width` and queries `width` / 4 wide."""
+    found = {"query_active_dims": width / 4, "query_sparsity_ratio": 1 - width / 4 / 30522, "corpus_active_dims": width}
+    found |= {"corpus_sparsity_ratio": 1 - width / 30522, "avg_flops": width / 100, "flops_per_query": 10 * width}
+    found |= {"posting_list_mean": width / 40, "posting_list_max": 90.0}
+    for dims in (8, 32, 128):
+        found |= {
+            f"dot_ndcg@10_at_{dims}_dims": ndcg * (1 - 1 / dims),
+            f"query_active_dims_at_{dims}_dims": min(dims, width / 4),
+            f"corpus_active_dims_at_{dims}_dims": min(dims, width),
+            f"avg_flops_at_{dims}_dims": min(dims, width) / 100,
+        }
+    return found
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, making the directory."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,7 @@ def share_of(pixels: np.ndarray, colour: str) -> float:
     return float((np.abs(pixels - wanted).max(axis=2) < 0.02).mean())
 
 
+@pytest.mark.parametrize("fixture", ["run_dir", "sparse_run_dir"])
 @pytest.mark.parametrize(
     ("width", "flags", "paper", "curve"),
     [
@@ -60,9 +61,9 @@ def share_of(pixels: np.ndarray, colour: str) -> float:
     ids=["light", "dark", "phone", "dark phone"],
 )
 def test_the_page_is_drawn_in_its_colours(
-    run_dir: Path, tmp_path: Path, width: int, flags: tuple[str, ...], paper: str, curve: str
+    request: pytest.FixtureRequest, tmp_path: Path, fixture: str, width: int, flags: tuple[str, ...], paper: str, curve: str
 ) -> None:
-    page, _ = write_report(run_dir)
+    page, _ = write_report(request.getfixturevalue(fixture))
     pixels, console = visit(page, tmp_path, width=width, flags=flags)
     assert console == []
     assert pixels.shape[1] == width

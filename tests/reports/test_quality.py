@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stpipe.config.metrics import Better
-from stpipe.reports.quality import evaluation_section, verdict
+from stpipe.reports.quality import evaluation_section, table_metrics, verdict
 from stpipe.reports.run_record import Difference, EvaluationRecord, QueryRecord
 
 
@@ -67,3 +67,16 @@ def test_the_primary_metric_comes_first_with_its_change_and_direction() -> None:
     metrics = evaluation_section(evaluation({"a": (0.1, 0.2)}), {"dev_ndcg@10": "higher"})["metrics"]
     assert [m["name"] for m in metrics] == ["ndcg@10", "accuracy@1"]
     assert (metrics[0]["change"], metrics[0]["better"], metrics[1]["better"]) == (1.0, "higher", None)
+
+
+def test_a_table_leaves_out_what_stands_elsewhere() -> None:
+    """Metrics of an evaluator inside, and costs of sparse embeddings; never the primary metric."""
+    values = {"score": 0.5, "in_ndcg@10": 0.5, "in_deep_mrr": 0.1, "query_active_dims": 9.0, "query_active_dims_at_4_dims": 4.0}
+    outer = EvaluationRecord("dev", "sequential", "score", 3, "queries", {"after": values}, (), (), None)
+    inner = EvaluationRecord("dev/in", "information_retrieval", "ndcg@10", 3, "queries", {"after": {"ndcg@10": 0.5}}, (), (), None)
+    deep = EvaluationRecord("dev/in/deep", "reranking", "mrr", 3, "queries", {"after": {"mrr": 0.1}}, (), (), None)
+    other = EvaluationRecord("dev2/x", "reranking", "score", 3, "queries", {"after": {"score": 0.1}}, (), (), None)
+    sections = [evaluation_section(e, {}) for e in (outer, inner, deep, other)]
+    assert [m["name"] for m in table_metrics(sections[0], sections)] == ["score", "query_active_dims_at_4_dims"]
+    assert [m["name"] for m in table_metrics(sections[1], sections)] == ["ndcg@10"]
+    assert len(sections[0]["metrics"]) == 5

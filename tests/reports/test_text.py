@@ -15,7 +15,15 @@ from stpipe.reports import text
         (text.score, 0.51234, "0.5123"),
         (text.score, -0.5, "\u22120.5000"),
         (text.score, 1234.5, "1,234"),
+        (text.score, 12345.6, "12,346"),
         (text.score, None, "\u2013"),
+        (text.amount, 1476.34, "1,476"),
+        (text.amount, 99.96, "100"),
+        (text.amount, 36.03, "36.0"),
+        (text.amount, 36.0, "36"),
+        (text.amount, 0.0674, "0.0674"),
+        (text.amount, 2.2, "2.20"),
+        (text.amount, None, "\u2013"),
         (text.signed, 0.07, "+0.0700"),
         (text.signed, -0.07, "\u22120.0700"),
         (text.signed, 0.0, "0.0000"),
@@ -23,6 +31,9 @@ from stpipe.reports import text
         (text.percent, 0.0234, "2.3%"),
         (text.percent, 0.5, "50%"),
         (text.signed_percent, -0.123, "\u221212.3%"),
+        (text.signed_percent, 0.5, "+50.0%"),
+        (text.signed_percent, -0.0004, "0.0%"),
+        (text.signed_percent, None, "\u2013"),
         (text.integer, 1234567, "1,234,567"),
         (text.integer, None, "\u2013"),
         (text.duration, 9.96, "10.0 s"),
@@ -56,3 +67,4 @@ def test_long_texts_are_cut_at_a_word() -> None:
 
 def test_breakable_names_stay_escaped() -> None:
     assert text.breakable("a_b.<c>") == "a_<wbr>b.&lt;c&gt;"
+    assert text.breakable("of a.b/c: 31.2") == "of a.<wbr>b/<wbr>c: 31.2"

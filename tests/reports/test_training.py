@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def test_a_loss_that_is_no_number_is_counted() -> None:
     assert section["not_finite"] == 1
     assert section["curves"]["loss"] == [[1, 2.0], [2, None], [3, 1.0]]
     assert (section["first_loss"], section["last_loss"]) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize(("steps", "reached"), [(1, 1.0), (10, 10.0), (40, 38.5)])
+def test_what_a_target_came_to_is_the_mean_of_the_end(steps: int, reached: float) -> None:
+    run = record({"document_active_dims": [(s, float(s)) for s in range(1, steps + 1)]}, split="train")
+    steered = dataclasses.replace(run, plan={"targets": {"document_active_dims": 20, "query_active_dims": 5}})
+    assert training_section(run, {})["targets"] == []
+    assert training_section(steered, {})["targets"] == [
+        {"metric": "document_active_dims", "target": 20.0, "reached": reached},
+        {"metric": "query_active_dims", "target": 5.0, "reached": None},
+    ]
 
 
 def rates(values: list[float]) -> dict[str, Any]:
