@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 NEGATIVE = re.compile(r"negative_([1-9]\d*)")
 TEXT_ROLES: tuple[str, ...] = ("anchor", "positive", "query", "document", "documents")
+QUERY_ROLES: tuple[str, ...] = ("anchor", "query")
 LABEL = "label"
 
 
@@ -61,6 +63,11 @@ FORMATS: dict[str, Format] = {
 def is_role(name: str) -> bool:
     """True for every role that `dataset.columns` may name."""
     return name in TEXT_ROLES or name == LABEL or NEGATIVE.fullmatch(name) is not None
+
+
+def side_of(role: str) -> Literal["query", "document"]:
+    """What the texts of a role are in a search: queries, or all others documents."""
+    return "query" if role in QUERY_ROLES else "document"
 
 
 def negative_roles(roles: Collection[str]) -> tuple[str, ...]:

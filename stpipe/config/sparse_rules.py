@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -11,13 +12,12 @@ from typing import Any
 
 from stpipe.config.data_format import known_format, sources
 from stpipe.config.finding import Rules
-from stpipe.config.formats import FORMATS, LABEL, NEGATIVE, is_role, text_roles
+from stpipe.config.formats import FORMATS, LABEL, NEGATIVE, QUERY_ROLES, is_role, text_roles
 from stpipe.config.origins import dotted
 from stpipe.config.schema import Schema, members
 from stpipe.config.suggest import did_you_mean, unknown_name
 from stpipe.config.used_losses import UsedLoss, losses
 
-QUERY_ROLES = ("anchor", "query")
 SIDES = ("query", "document")
 REGULARIZER, AUTOENCODER = "regularizer", "autoencoder"
 PACKAGE = "package://"
@@ -164,14 +164,22 @@ def known_routes(rules: Rules) -> list[str] | None:
     """Routes of the model, as its component says or else its start weights on this machine; None when only loading them tells."""
     declared = model_facts(rules).get("x-routes")
     folder = _folder(rules.values["model"].get("name_or_path")) if declared is None else None
-    if declared is not None or folder is None or not (folder / "modules.json").is_file():
+    if declared is not None or folder is None:
         return declared
+    if not (folder / "modules.json").is_file():
+        return [] if (folder / "config.json").is_file() else None  # a bare checkpoint has no Router
     try:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
         routers = [folder / m["path"] / "router_config.json" for m in modules if m["type"].endswith(".Router")]
-        return [route for file in routers for route in json.loads(file.read_text(encoding="utf-8"))["structure"]]
-    except (OSError, ValueError, TypeError, KeyError):  # whatever is wrong with it, loading the model says it
+        return [route for file in routers for route in _route_names(json.loads(file.read_text(encoding="utf-8")))]
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError):  # whatever is wrong with it, loading the model says it
         return None
+
+
+def _route_names(stored: Mapping[str, Any]) -> list[str]:
+    """What a text's route may be, by a router_config.json: the routes, and the tasks that are mapped to one."""
+    mapped = [ast.literal_eval(key)[0] for key in (stored.get("parameters") or {}).get("route_mappings") or {}]
+    return list(dict.fromkeys((*stored["structure"], *(task for task in mapped if task is not None))))
 
 
 def _folder(name: Any) -> FilePath | None:

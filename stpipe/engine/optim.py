@@ -72,12 +72,13 @@ def parameter_groups(model: nn.Module, overrides: Mapping[str, ParameterGroup], 
         raise ConfigError(problems)
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, path, parameter in named:
-        rate, decay = lr, (weight_decay if parameter.ndim > 1 else 0.0)
+        rate, decay, frozen = lr, (weight_decay if parameter.ndim > 1 else 0.0), False
         for group in overrides.values():
             if _matches(group.match, name, path):
-                parameter.requires_grad_(not group.freeze)
+                frozen = group.freeze
                 rate = rate if group.lr is None else group.lr
                 decay = decay if group.weight_decay is None else group.weight_decay
+        parameter.requires_grad_(parameter.requires_grad and not frozen)  # what the model itself keeps fixed stays so
         if parameter.requires_grad:
             found.setdefault((rate, decay), []).append(parameter)
     if not found:

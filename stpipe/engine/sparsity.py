@@ -137,20 +137,42 @@ def controllers(losses: Iterable[Loss]) -> nn.ModuleDict:
 
 #: A representation with fewer active terms than this on average has collapsed.
 COLLAPSED = 1.0
-#: Logs in a row that must say so, and steps that are given to the start.
-COLLAPSED_LOGS, COLLAPSE_AFTER = 3, 10
+#: Logs in a row that must say so, or the steps that such logs are means over; and the steps that are given to the start.
+COLLAPSED_LOGS, COLLAPSED_STEPS, COLLAPSE_AFTER = 3, 30, 10
 #: Share of the vocabulary above which a representation is not sparse.
 SATURATED_SHARE = 0.2
-#: Steps between which saturation is judged, and the share of the first logged value below which it counts as falling.
+#: Steps between which saturation is judged (later when the second log is later), and the share of the first logged value below which
+#: it counts as falling.
 SATURATION_AFTER, SATURATION_UNTIL, FALLING = 50, 200, 0.9
 
 
 @dataclass
 class SideState:
-    """What the guard remembers of queries or documents: collapsed logs in a row, and the first value that was logged."""
+    """What the guard remembers of queries or documents: collapsed logs in a row and the steps that they cover, how many logs there
+    were, and the first value."""
 
     collapsed: int = 0
+    collapsed_steps: int = 0
+    logs: int = 0
     first: float | None = None
+
+    def take(self, active: float, *, step: int, steps: int) -> None:
+        """The value of a log, which is the mean over so many steps."""
+        self.first = active if self.first is None else self.first
+        self.logs += 1
+        collapsed = active < COLLAPSED and step >= COLLAPSE_AFTER
+        self.collapsed = self.collapsed + 1 if collapsed else 0
+        self.collapsed_steps = self.collapsed_steps + steps if collapsed else 0
+
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether logs have said so for long enough."""
+        return self.collapsed >= COLLAPSED_LOGS or self.collapsed_steps >= COLLAPSED_STEPS
+
+    def is_saturated(self, active: float, *, step: int, vocabulary: int) -> bool:
+        """Whether the value of the last log is neither sparse nor on its way there, as far as that can be told already."""
+        judged = step >= SATURATION_AFTER and (self.logs == 2 or (self.logs > 2 and step <= SATURATION_UNTIL))
+        return judged and self.first is not None and active > max(SATURATED_SHARE * vocabulary, FALLING * self.first)
 
 
 @dataclass
@@ -160,6 +182,8 @@ class SparsityGuard:
     queries: SideState = field(default_factory=SideState)
     documents: SideState = field(default_factory=SideState)
     warned: bool = False
+    last: int = 0
+    """Step of the last log."""
 
     def observe(self, step: int, query_active: float | None, document_active: float | None, vocabulary: int) -> str | None:
         """Take the values of one log.
@@ -176,15 +200,15 @@ class SparsityGuard:
             TrainingError: when queries or documents have collapsed.
         """
         warnings = []
+        steps, self.last = max(step - self.last, 0), step
         for name, side, active in (("query", self.queries, query_active), ("document", self.documents, document_active)):
             if active is None:
                 continue
-            side.first = active if side.first is None else side.first
-            side.collapsed = side.collapsed + 1 if active < COLLAPSED and step >= COLLAPSE_AFTER else 0
-            if side.collapsed >= COLLAPSED_LOGS:
-                raise TrainingError(collapse_message(name, active, step=step, vocabulary=vocabulary))
-            if SATURATION_AFTER <= step <= SATURATION_UNTIL and active > SATURATED_SHARE * vocabulary and active > FALLING * side.first:
-                warnings.append(saturation_message(name, active, first=side.first, step=step, vocabulary=vocabulary))
+            side.take(active, step=step, steps=steps)
+            if side.has_collapsed:
+                raise TrainingError(collapse_message(name, active, steps=side.collapsed_steps, step=step, vocabulary=vocabulary))
+            if side.is_saturated(active, step=step, vocabulary=vocabulary):
+                warnings.append(saturation_message(name, active, first=side.first or active, step=step, vocabulary=vocabulary))
         if self.warned or not warnings:
             return None
         self.warned = True
@@ -198,15 +222,15 @@ class SparsityGuard:
         """Take back what state_dict gave; nothing when it is empty."""
         if state:
             self.queries, self.documents = SideState(**state["queries"]), SideState(**state["documents"])
-            self.warned = bool(state["warned"])
+            self.warned, self.last = bool(state["warned"]), int(state.get("last", 0))
 
 
-def collapse_message(side: str, active: float, *, step: int, vocabulary: int) -> str:
+def collapse_message(side: str, active: float, *, steps: int, step: int, vocabulary: int) -> str:
     """Why training ends, and what to change."""
     plural = {"query": "queries", "document": "documents"}[side]
     return (
-        f"the {plural} have collapsed: {active:.2f} of {vocabulary:,} terms are active in a {side} on average, below {COLLAPSED:g} in "
-        f"{COLLAPSED_LOGS} logs in a row (step {step}). A term that is 0 in every text gets no gradient, so they will not come back. Start "
+        f"the {plural} have collapsed: {active:.2f} of {vocabulary:,} terms are active in a {side} on average, below {COLLAPSED:g} in all "
+        f"logs of the last {steps} steps (step {step}). A term that is 0 in every text gets no gradient, so they will not come back. Start "
         f"again with a smaller loss.{side}_weight (a tenth), a longer warm-up (loss.schedule=quadratic, loss.warmup) or a lower optimizer.lr; "
         f"loss.{side}_active_dims=N steers the weight to N active terms"
     )

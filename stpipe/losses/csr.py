@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.fields import option
+from stpipe.config.formats import QUERY_ROLES
 from stpipe.config.registry import LOSSES
 from stpipe.core.context import StepContext
 from stpipe.core.reps import Column, RepBatch
@@ -23,7 +24,6 @@ from stpipe.ops.regularizers import mean_active
 
 #: What the model's sparse autoencoder gives besides its code, (B, D) each; see models/modules/sparse_auto_encoder.py.
 OUTPUTS = frozenset({"sae_input", "sae_k", "sae_4k", "sae_aux", "sae_aux_target"})
-QUERY_ROLES = ("anchor", "query")
 
 
 @LOSSES.register("csr", aliases=("CSRLoss",))

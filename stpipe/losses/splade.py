@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stpipe.config.errors import ConfigError, DataError, Problem
 from stpipe.config.fields import option
+from stpipe.config.formats import QUERY_ROLES
 from stpipe.config.registry import LOSSES
 from stpipe.core.context import StepContext
 from stpipe.core.reps import RepBatch
@@ -21,7 +22,6 @@ from stpipe.losses.ranking import MultipleNegativesRankingLoss
 from stpipe.ops.regularizers import REGULARIZERS, RegularizerName, mean_active
 
 QUERY, DOCUMENT = "query", "document"
-QUERY_ROLES = ("anchor", "query")
 REGULARIZER_HELP = "flops: sum over terms of the squared mean weight; l1: mean over texts of the summed weights."
 THRESHOLD_HELP = "Texts with at most so many active terms cost nothing; None: every text costs."
 TARGET_HELP = "so many, by steering the weight; the weight then starts at its full value without warm-up. None: the weight is as given."

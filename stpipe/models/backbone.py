@@ -97,6 +97,9 @@ def load_masked_lm(directory: Path, *, config: PreTrainedConfig, options: Mappin
     """The weights of a model directory with their masked-language-model head, and whether the directory holds that head.
 
     Arguments as for load_backbone. A head that is not in the directory has arbitrary weights.
+
+    Raises:
+        ConfigError: there is no such model, or weights of the encoder below the head are not there.
     """
     try:
         with no_progress_bars(), quiet():
@@ -105,7 +108,19 @@ def load_masked_lm(directory: Path, *, config: PreTrainedConfig, options: Mappin
         raise ConfigError(
             f"{directory}: there is no masked-language model here, which SPLADE needs ({str(error).splitlines()[0]})"
         ) from error
+    base = [name for name in sorted(found["missing_keys"]) if below_head(model, name)]
+    if base:
+        shown = ", ".join(base[:3]) + (f" and {len(base) - 3} more" if len(base) > 3 else "")
+        raise ConfigError(
+            f"{directory}: the weights lack {shown}, which {type(model).__name__} needs below its head, so training would start from "
+            "random numbers there. Name a complete checkpoint, whose config.json belongs to its weights"
+        )
     return model, not found["missing_keys"]
+
+
+def below_head(model: PreTrainedModel, name: str) -> bool:
+    """Whether a weight belongs to the encoder itself; not where the architecture does not tell it from its head."""
+    return model.base_model is not model and name.startswith(f"{model.base_model_prefix}.")
 
 
 @contextmanager

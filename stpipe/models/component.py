@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -11,7 +11,8 @@ from stpipe.config.errors import ConfigError
 from stpipe.config.fields import option
 from stpipe.core.tokens import Tokens
 from stpipe.models.base_model import BaseModel
-from stpipe.models.format import LoadOptions
+from stpipe.models.format import LoadOptions, Settings
+from stpipe.models.modules import Module
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -19,13 +20,17 @@ M = TypeVar("M", bound=BaseModel)
 class TrainingTexts(Protocol):
     """The tokens that a model will be trained on, for what has to be set from data before training."""
 
-    def tokens(self, side: Literal["query", "document"], limit: int, per_part: int = 32) -> list[Tokens]:
-        """At most `limit` texts of the anchors and queries, or of all other roles, spread over the data, `per_part` at a time; both
-        sides together when the data have only one."""
+    def sides(self) -> tuple[str, ...]:
+        """The sides that any of the texts are on, sorted: routes of the model's Router, or without one `document` and `query`."""
+        ...
+
+    def tokens(self, side: str, limit: int, per_part: int = 32) -> list[Tokens]:
+        """At most `limit` texts of one of the sides, spread over the data, `per_part` at a time."""
         ...
 
     def pairs(self, limit: int) -> tuple[Tokens, Tokens] | None:
-        """At most `limit` queries and the document of each; None for data without such pairs."""
+        """At most `limit` texts of the side `query` and the one of the side `document` that belongs to each; None for data without
+        such pairs."""
         ...
 
 
@@ -104,6 +109,26 @@ class ModelComponent(ABC):
     def start_device(self) -> str | None:
         """Where the model is put at first; None leaves it where device_map put it."""
         return None if self.device_map else "cpu"
+
+    def inference_model(self, cls: type[M], modules: Sequence[Module], stored: Settings, **own: Any) -> M:
+        """The inference class around the modules, with what the start weights store besides.
+
+        Args:
+            cls: the inference class.
+            modules: its modules.
+            stored: settings of the start weights. A similarity that is meant for another kind of model is not taken over.
+            own: arguments that only this class has.
+        """
+        similarity = stored.similarity if stored.model_type == cls.model_type else None
+        model = cls(
+            modules=modules,
+            device=self.start_device,
+            prompts={**stored.prompts, **self.prompts},
+            default_prompt_name=stored.default_prompt_name,
+            similarity_fn_name=self.similarity or similarity,
+            **own,
+        )
+        return self.finish(model)
 
     def finish(self, model: M) -> M:
         """What is the same for all kinds: the name, and a layout that was asked for."""

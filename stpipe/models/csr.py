@@ -34,11 +34,10 @@ class CSRModel(ModelComponent):
         None, ge=0, help="Dead features that learn from what the others leave over; None is half the width of the embedding, 0 none."
     )
     dead_threshold: int = option(30, ge=1, help="Steps without being active after which a feature counts as dead.")
-    freeze_encoder: bool = option(False, help="Train the autoencoder only; the dense model stays as it is.")
+    freeze_encoder: bool = option(False, help="Train the autoencoder only; the dense model stays as it is, and is without dropout.")
 
     def build(self) -> SparseEncoder:
         path = resolve_path(self.name_or_path, revision=self.revision)
-        stored = read_settings(path)
         modules = read_modules(path, options=self.load_options())
         if isinstance(modules[-1], SparseAutoEncoder):
             self._agree(modules[-1])
@@ -56,16 +55,8 @@ class CSRModel(ModelComponent):
             )
         if self.freeze_encoder:
             for module in modules[:-1]:
-                module.requires_grad_(False)
-        sparse = stored.model_type == SparseEncoder.model_type
-        model = SparseEncoder(
-            modules=modules,
-            device=self.start_device,
-            prompts={**stored.prompts, **self.prompts},
-            default_prompt_name=stored.default_prompt_name,
-            similarity_fn_name=self.similarity or (stored.similarity if sparse else None),
-        )
-        return self.finish(model)
+                module.fix()
+        return self.inference_model(SparseEncoder, modules, read_settings(path))
 
     def _agree(self, stored: SparseAutoEncoder) -> None:
         """Keys that say something else than the autoencoder that the start weights bring would have no effect."""

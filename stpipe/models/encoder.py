@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.formats import side_of
 from stpipe.config.registry import unknown_name
 from stpipe.core.reps import Rep
 from stpipe.core.tokens import Tokens
@@ -18,7 +19,6 @@ from stpipe.models.modules.module import Module
 from stpipe.models.modules.transformer import Transformer
 
 LAYER = re.compile(r"layer_(\d+)")
-QUERY_ROLES = ("anchor", "query")
 
 
 class Encoder(nn.Module):
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
             raise ConfigError(Problem("dataset.routes", "the model has no Router, so all texts go the same way; remove the key"))
         if not self.routes:
             return None
-        route = (own or {}).get(role, "query" if role in QUERY_ROLES else "document")
+        route = (own or {}).get(role, side_of(role))
         if route not in self.routes:
             raise ConfigError(unknown_name("route", route, list(self.routes)))
         return route

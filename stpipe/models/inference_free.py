@@ -51,9 +51,9 @@ class InferenceFreeSpladeModel(SpladeOptions):
             what = f"queries of '{self.name_or_path}' go through {static.folder_name()}, not through a look-up. Use model=splade"
             raise ConfigError(Problem("model.name_or_path", what))
         if self.query_weights == "idf" and bool((static.weight == 1).all()):  # not those of a model that was trained
-            start = SparseStaticEmbedding.from_idf(
-                static.tokenizer, documents=texts.tokens("document", IDF_DOCUMENTS, 1024), vocabulary=static.num_dimensions
-            )
+            sides = [side for side in texts.sides() if side != "query"] or ["query"]
+            documents = [part for side in sides for part in texts.tokens(side, IDF_DOCUMENTS // len(sides), 1024)]
+            start = SparseStaticEmbedding.from_idf(static.tokenizer, documents=documents, vocabulary=static.num_dimensions)
             with torch.no_grad():
                 static.weight.copy_(start.weight)
             lines.append("query weights: inverse document frequency in the training documents")

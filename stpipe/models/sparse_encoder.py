@@ -48,8 +48,7 @@ class SparseEncoder(BaseModel):
         self, model_name_or_path: str | Path | None = None, *, max_active_dims: int | None = None, **options: Unpack[LoadArguments]
     ) -> None:
         super().__init__(model_name_or_path, **options)
-        if max_active_dims is not None and max_active_dims < 1:
-            raise ConfigError(f"max_active_dims must be at least 1, got {max_active_dims}")
+        check_active_dims(max_active_dims)
         latent = next((module.k for module in self.encoder.modules() if isinstance(module, SparseAutoEncoder)), None)
         self.max_active_dims = max_active_dims or self.stored.max_active_dims or latent
 
@@ -90,6 +89,7 @@ class SparseEncoder(BaseModel):
         texts, single = as_texts(inputs)
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        check_active_dims(max_active_dims)
         if device is not None:
             self.to(device)
         show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
@@ -154,6 +154,12 @@ class SparseEncoder(BaseModel):
         values = second.values() * first[second.indices()[-1]]
         keep = values > 0
         return torch.sparse_coo_tensor(second.indices()[:, keep], values[keep], second.shape).coalesce()
+
+
+def check_active_dims(max_active_dims: int | None) -> None:
+    """A text keeps at least one weight; None keeps all."""
+    if max_active_dims is not None and max_active_dims < 1:
+        raise ConfigError(f"max_active_dims must be at least 1, got {max_active_dims}; None keeps all")
 
 
 def densify(values: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ def splade_stack(
 
 
 def bare_sparse_stack(directory: Path, options: LoadOptions) -> list[Module]:
-    """A transformers checkpoint as a sparse model: SPLADE where it is a masked-language model, else a new autoencoder on the
-    mean of its token vectors, four times as wide as these."""
-    architectures = read_json(directory / "config.json").get("architectures") or [""]
-    if architectures[0].endswith(("ForMaskedLM", "ForPreTraining")):
+    """A transformers checkpoint as a sparse model: SPLADE where its architecture is a masked-language model, else (also for
+    ...ForPreTraining) a new autoencoder on the mean of its token vectors, four times as wide as these."""
+    architectures = read_json(directory / "config.json").get("architectures") or []
+    if any(name.endswith("ForMaskedLM") for name in architectures):
         return splade_stack(directory, options)
     dense = dense_stack(directory, options)
     width = width_of(dense)

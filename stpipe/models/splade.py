@@ -20,7 +20,6 @@ from stpipe.models.sparse_stack import splade_stack
 from stpipe.models.splade_check import check_base
 
 CHECK_PAIRS = 64
-SIDES: tuple[Literal["query", "document"], ...] = ("document", "query")
 
 
 def is_sparse_model(path: Path) -> bool:
@@ -34,7 +33,6 @@ class SpladeOptions(ModelComponent):
 
     kind: ClassVar[str] = "sparse"
     sparsity: ClassVar[str | None] = "regularizer"
-    routes: ClassVar[list[str] | None] = []
 
     pooling: Literal["max", "sum"] | None = option(
         None, help="How the tokens of a text come to one weight a word: max (SPLADE v2) or sum. None keeps the stored one, else max."
@@ -70,16 +68,7 @@ class SpladeOptions(ModelComponent):
     def sparse_encoder(self, modules: list[Module]) -> SparseEncoder:
         """The inference class around the modules, with what the start weights store besides."""
         stored = read_settings(resolve_path(self.name_or_path, revision=self.revision))
-        sparse = stored.model_type == SparseEncoder.model_type  # the similarity of a dense model says nothing about words
-        model = SparseEncoder(
-            modules=modules,
-            device=self.start_device,
-            prompts={**stored.prompts, **self.prompts},
-            default_prompt_name=stored.default_prompt_name,
-            similarity_fn_name=self.similarity or (stored.similarity if sparse else None),
-            max_active_dims=self.max_active_dims or stored.max_active_dims,
-        )
-        return self.finish(model)
+        return self.inference_model(SparseEncoder, modules, stored, max_active_dims=self.max_active_dims or stored.max_active_dims)
 
     def prepare_head(self, model: SparseEncoder, texts: TrainingTexts) -> tuple[str, ...]:
         """Calibrate where that is wanted, then check whether training can start from these weights."""
@@ -105,9 +94,11 @@ class SpladeOptions(ModelComponent):
         return tuple(lines)
 
     def _sample(self, model: SparseEncoder, backbone: MaskedLanguageModel, texts: TrainingTexts) -> list[Tokens]:
-        """Texts of the sides that go through the backbone, in equal parts: queries that are looked up say nothing about its words."""
-        routes = model.encoder.routes
-        sides = [side for side in SIDES if backbone in model.encoder.path_of(side if side in routes else None)]
+        """Texts of the sides that go through the backbone, in equal parts: queries that are looked up say nothing about its words.
+        All texts, where none goes through it."""
+        encoder, present = model.encoder, texts.sides()
+        through = [side for side in present if backbone in encoder.path_of(side if encoder.routes else None)]
+        sides = through or present
         return [part for side in sides for part in texts.tokens(side, self.calibration_texts // len(sides))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -58,8 +58,7 @@ class Parts:
 
     def module(self) -> TrainModule:
         """Encoder and objectives as one module."""
-        routes = {name: {**self.root.dataset.routes, **self.source(name).routes} for name in self.data.train}
-        return TrainModule(self.model.encoder, self.losses, self.root.strategy, routes=routes)
+        return TrainModule(self.model.encoder, self.losses, self.root.strategy, routes=routes_of(self.root, self.data.train))
 
     def stream(self, *, rank: int, world_size: int) -> BatchStream:
         """Training batches of one process."""
@@ -78,6 +77,11 @@ class Parts:
 def source_of(root: RootConfig, name: str) -> SourceSection:
     """The section of one data set: an entry of dataset.sources, or the dataset section itself."""
     return root.dataset.sources.get(name, root.dataset)
+
+
+def routes_of(root: RootConfig, names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Data set -> role -> route of its own; those at the top of the dataset section are the defaults of each role."""
+    return {name: {**root.dataset.routes, **source_of(root, name).routes} for name in names}
 
 
 def load_data(root: RootConfig, model: BaseModel, out: Console) -> PreparedData:
@@ -111,5 +115,5 @@ def assemble(root: RootConfig, out: Console) -> Parts:
     if model.encoder.layout_reason is None:
         model.encoder.choose_layout()
     losses = losses_of(root, data.train)
-    start = root.model.adapt(model, PreparedTexts(data.train))
+    start = root.model.adapt(model, PreparedTexts(data.train, routes_of(root, data.train), model.encoder.route_of))
     return Parts(root, model, data, losses, sampler_of(root, losses, data.train), start)

@@ -148,8 +148,9 @@ def watches(run: Run) -> list[Callback]:
         run.status.write(warnings=[*run.status.data["warnings"], text])
         run.out.print(f"[yellow]warning[/] {text}")
 
-    model = run.parts.model
-    return [SparsityWatch(model.encoder.embedding_dim, warn)] if model.kind == "sparse" else []
+    # An autoencoder has as many active terms as it was given; only where a regulariser decides can they become too many or none.
+    regularized = run.parts.root.model.sparsity == "regularizer"
+    return [SparsityWatch(run.parts.model.encoder.embedding_dim, warn)] if regularized else []
 
 
 def save_model(model: BaseModel, folder: Path) -> None:

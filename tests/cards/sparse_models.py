@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from stpipe.core.tokens import Tokens
 from stpipe.models.csr import CSRModel
@@ -34,7 +33,10 @@ class Texts:
     def __init__(self, tokenizer: object) -> None:
         self.tokenizer = tokenizer
 
-    def tokens(self, side: Literal["query", "document"], limit: int, per_part: int = 32) -> list[Tokens]:
+    def sides(self) -> tuple[str, ...]:
+        return "document", "query"
+
+    def tokens(self, side: str, limit: int, per_part: int = 32) -> list[Tokens]:
         ids = self.tokenizer(list(QUERIES if side == "query" else DOCUMENTS))["input_ids"]  # type: ignore[operator]
         return [Tokens.from_lists(ids)]
 

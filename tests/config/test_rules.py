@@ -229,7 +229,17 @@ def test_routes_of_start_weights_that_are_here(tmp_path):
     routed = weights(types={}, structure={"query": ["q"], "document": ["d"]})
     assert load_config([*routed, "dataset.routes={anchor: query}"]).values["dataset"]["routes"] == {"anchor": "query"}
     assert "Known: document, query" in problems(*routed, "dataset.routes={anchor: title}")["dataset.routes.anchor"]
+    splade = [*routed[:1], "model=splade", *routed[2:]]
+    assert load_config([*splade, "dataset.routes={anchor: document}"]).values["dataset"]["routes"] == {"anchor": "document"}
+    assert "Known: document, query" in problems(*splade, "dataset.routes={anchor: title}")["dataset.routes.anchor"]
+    mapped = weights(types={}, structure={"document": ["d"]}, parameters={"route_mappings": {"('title', None)": "document"}})
+    assert load_config([*mapped, "dataset.routes={anchor: title}"]).values
+    assert "Known: document, title" in problems(*mapped, "dataset.routes={anchor: query}")["dataset.routes.anchor"]
     broken = weights(types={})
     assert load_config([*broken, "dataset.routes={anchor: title}"]).values
     hub = ["model=dense", "model.name_or_path=some/model", "dataset=docstrings", "dataset.routes={anchor: title}"]
+    (tmp_path / "modules.json").unlink()
+    assert load_config([*routed, "dataset.routes={anchor: query}"]).values, "what is no model is said when it is loaded"
+    (tmp_path / "config.json").write_text("{}")
+    assert "has no Router" in problems(*routed, "dataset.routes={anchor: query}")["dataset.routes.anchor"]
     assert load_config(hub).values, "what a Hub model holds is known when it is loaded"

@@ -293,6 +293,36 @@ def test_one_log_is_no_collapse_and_neither_are_the_first_steps() -> None:
         feed(guard, lambda step: 0.2, range(300, 400, 10))
 
 
+@pytest.mark.parametrize("every", [5, 10, 40, 67, 100, 500])
+def test_collapse_is_found_however_rare_logs_are(every: int) -> None:
+    """From the start, and after healthy logs: a log is the mean over the steps since the one before."""
+    for healthy in (0, 3 * every):
+        guard, logged = SparsityGuard(), []
+
+        def training(guard: SparsityGuard = guard, logged: list[int] = logged, healthy: int = healthy) -> None:
+            for step in range(every, 10 * every, every):
+                logged.append(step)
+                guard.observe(step, 30.0, 9.0 if step <= healthy else 0.2, VOCABULARY)
+
+        with pytest.raises(TrainingError, match=r"0\.20 of 30,522 terms .* in all logs of the last \d+ steps"):
+            training()
+        assert logged[-1] <= healthy + max(every, sparsity.COLLAPSED_STEPS + every)
+        assert logged[-1] - healthy >= min(sparsity.COLLAPSED_STEPS, 2 * every)
+
+
+def test_steps_without_such_texts_are_no_collapse() -> None:
+    guard = SparsityGuard()
+    for step in range(10, 300, 10):
+        assert guard.observe(step, 5.0, 20.0 if step == 10 else None, VOCABULARY) is None
+    assert guard.observe(300, 5.0, 0.0, VOCABULARY) is None, "one log of ten steps"
+
+
+@pytest.mark.parametrize("every", [10, 67, 101, 150, 500])
+def test_saturation_is_judged_however_rare_logs_are(every: int) -> None:
+    found = feed(SparsityGuard(), lambda step: 15_000.0, range(every, 10 * every, every))
+    assert [step for step, _ in found] == [max(2 * every, sparsity.SATURATION_AFTER)]
+
+
 def test_saturation_is_one_warning() -> None:
     found = feed(SparsityGuard(), lambda step: 15_000.0, range(10, 400, 10))
     assert len(found) == 1
@@ -308,9 +338,11 @@ def test_saturation_is_one_warning() -> None:
         (lambda step: 15_000 * math.exp(-step / 100), range(10, 400, 10)),
         (lambda step: 5_000.0, range(10, 400, 10)),
         (lambda step: 15_000.0, range(10, 50, 10)),
-        (lambda step: 15_000.0, range(210, 400, 10)),
+        (lambda step: 15_000.0 if step > sparsity.SATURATION_UNTIL else 5_000.0, range(10, 400, 10)),
+        (lambda step: 15_000 * math.exp(-step / 1000), range(150, 2000, 150)),
+        (lambda step: 15_000.0, range(150, 300, 150)),
     ],
-    ids=["falling", "sparse", "too early", "later"],
+    ids=["falling", "sparse", "too early", "later", "falling in rare logs", "first log"],
 )
 def test_no_warning(value: Callable[[int], float], steps: range) -> None:
     assert feed(SparsityGuard(), value, steps) == []

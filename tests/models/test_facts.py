@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from stpipe.config.errors import ConfigError
+from stpipe.config.load import load_config
 from stpipe.config.registry import MODELS
 from stpipe.engine.optim import class_paths
 from stpipe.engine.strategies import Plain
@@ -43,6 +44,15 @@ def test_facts_are_those_of_the_model(component: type[ModelComponent], weights: 
         assert route in model.encoder.routes
         assert named[name] == path
         assert any(parameters[name] is weight for weight in looked_up)
+
+
+def test_splade_takes_the_routes_of_its_start_weights(weights: Path, tmp_path: Path) -> None:
+    """A Router that is stored stays, so `validate` must not refuse its routes."""
+    InferenceFreeSpladeModel(name_or_path=str(weights)).build().save_pretrained(tmp_path)
+    model = SpladeModel(name_or_path=str(tmp_path)).build()
+    assert model.encoder.routes == ("query", "document") and SpladeModel.routes is None
+    given = [f"model.name_or_path={tmp_path}", "model=splade", "dataset=docstrings", "evaluator=retrieval"]
+    assert load_config([*given, "dataset.routes={anchor: document}"]).values["dataset"]["routes"] == {"anchor": "document"}
 
 
 def test_every_component_has_been_looked_at() -> None:

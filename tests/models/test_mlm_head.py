@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import layer_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -15,13 +16,14 @@ from torch.utils._pytree import tree_leaves
 from stpipe.config.errors import ConfigError
 from stpipe.core.tokens import Tokens
 from stpipe.models import InferenceFreeSpladeModel, SpladeModel
+from stpipe.models.backbone import load_config, load_masked_lm
 from stpipe.models.format import LoadOptions
 from stpipe.models.mlm_head import SHIFT, calibrate_head, reset_head
 from stpipe.models.modules import MaskedLanguageModel
 from stpipe.models.sparse_stack import splade_stack
 from stpipe.ops import splade_tiles
 from tests.models.tiny import VOCAB, make_tokenizer, make_tokens
-from tests.models.tiny_splade import make_splade, masked_lm, save_checkpoint
+from tests.models.tiny_splade import MASKED, make_splade, masked_lm, save_checkpoint
 
 FAMILIES = ("bert", "distilbert", "roberta", "mpnet")
 PARTS = [make_tokens([20, 9, 9, 5], seed=i) for i in range(20)]
@@ -90,6 +92,24 @@ def test_checkpoints_with_and_without_head(tmp_path: Path) -> None:
     assert splade_stack(encoder, LoadOptions(), fresh_head=True)[0].fresh  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("family", [f for f in MASKED if f != "deberta"])
+def test_only_weights_of_the_head_tell_whether_there_is_one(tmp_path: Path, family: str) -> None:
+    """Below the head nothing may be missing: it would be random."""
+    folder = save_checkpoint(tmp_path / "whole", family)
+    config = load_config(folder)
+    assert load_masked_lm(folder, config=config)[1]
+    assert not load_masked_lm(save_checkpoint(tmp_path / "encoder", family, with_head=False), config=config)[1]
+    weights = load_file(folder / "model.safetensors")
+    prefix = masked_lm(family).base_model_prefix
+    base = sorted(name for name in weights if name.startswith(f"{prefix}.") and "norm" in name.lower())
+    assert len(base) >= 4
+    save_file({name: value for name, value in weights.items() if name not in base}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        ConfigError, match=rf"the weights lack {base[0]}, .* and {len(base) - 3} more, which .*ForMaskedLM needs below its head"
+    ):
+        load_masked_lm(folder, config=config)
+
+
 def test_a_head_that_is_not_tied_cannot_be_made() -> None:
     model = masked_lm("bert")
     layer = model.get_output_embeddings()
@@ -156,8 +176,12 @@ def test_no_logits_of_all_tokens_are_held(monkeypatch: pytest.MonkeyPatch) -> No
 class Texts:
     """Sides asked for, with a sample of either."""
 
-    def __init__(self) -> None:
+    def __init__(self, *sides: str) -> None:
         self.asked: list[tuple[str, int]] = []
+        self._sides = sides
+
+    def sides(self) -> tuple[str, ...]:
+        return self._sides
 
     def tokens(self, side: str, limit: int, per_part: int = 32) -> list[Tokens]:
         self.asked.append((side, limit))
@@ -169,8 +193,14 @@ class Texts:
 
 def test_only_texts_that_go_through_the_network_calibrate_it(tmp_path: Path) -> None:
     checkpoint = str(save_checkpoint(tmp_path))
-    for cls, sides in ((SpladeModel, [("document", 150), ("query", 150)]), (InferenceFreeSpladeModel, [("document", 300)])):
+    both, one = [("document", 150), ("query", 150)], [("document", 300)]
+    for cls, present, sides in (
+        (SpladeModel, ("document", "query"), both),
+        (SpladeModel, ("document",), one),
+        (InferenceFreeSpladeModel, ("document", "query"), one),
+        (InferenceFreeSpladeModel, ("query",), [("query", 300)]),
+    ):
         component = cls(checkpoint, calibrate=True)
-        texts = Texts()
+        texts = Texts(*present)
         assert component.prepare_head(component.build(), texts)[0].startswith("calibrated")  # type: ignore[arg-type]
         assert texts.asked == sides

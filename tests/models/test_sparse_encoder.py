@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import sentence_transformers as st
 import torch
 
 import stpipe
@@ -82,6 +84,9 @@ def test_pruning_and_sparsity(model: SparseEncoder) -> None:
     assert limited.sparsity(limited.encode(TEXTS))["active_dims"] == 3.0
     with pytest.raises(ConfigError, match="at least 1"):
         SparseEncoder(modules=list(model), device="cpu", max_active_dims=0)
+    for bad in (0, -1):
+        with pytest.raises(ConfigError, match=f"max_active_dims must be at least 1, got {bad}; None keeps all"):
+            model.encode_query(TEXTS, max_active_dims=bad)
 
 
 def test_decode_and_intersection(model: SparseEncoder) -> None:
@@ -111,6 +116,13 @@ def test_what_a_checkpoint_becomes(tmp_path: Path) -> None:
     assert [type(m).__name__ for m in splade] == ["MaskedLanguageModel", "SpladePooling"]
     bare = SparseEncoder(save_checkpoint(tmp_path / "encoder", with_head=False), device="cpu")
     assert [type(m).__name__ for m in bare] == ["Transformer", "Pooling", "SparseAutoEncoder"]
+    for architectures, first in ((["BertForPreTraining"], "Transformer"), (["BertModel", "BertForMaskedLM"], "MaskedLanguageModel")):
+        file = tmp_path / "mlm" / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "architectures": architectures}))
+        found = SparseEncoder(tmp_path / "mlm", device="cpu")
+        assert type(found[0]).__name__ == first
+        theirs = st.SparseEncoder(str(tmp_path / "mlm"), device="cpu")
+        assert [type(m).__name__ for m in theirs][1:] == [type(m).__name__ for m in found][1:]
     dense = SentenceTransformer(modules=[make_backbone("bert"), Pooling(32)], device="cpu")
     dense.save_pretrained(tmp_path / "dense")
     converted = SparseEncoder(tmp_path / "dense", device="cpu")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from stpipe.models import SparseEncoder
+from stpipe.engine.callbacks import SparsityWatch
+from stpipe.models import CSRModel, DenseModel, InferenceFreeSpladeModel, SparseEncoder, SpladeModel
+from stpipe.pipeline.stages import watches
 from tests.models.tiny_splade import save_checkpoint
 from tests.pipeline.conftest import Command
 from tests.pipeline.test_resume import SHARED, stop_after
@@ -106,3 +109,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     whole, cut = (sorted(Path(run, "model").rglob("*.safetensors")) for run in ("whole", "cut"))
     assert len(whole) == len(cut) == {"splade": 1, "csr": 2}[model]
     assert [f.read_bytes() for f in whole] == [f.read_bytes() for f in cut]
+
+
+def test_what_a_regulariser_decides_is_watched() -> None:
+    """An autoencoder keeps k of its features from the first step on: advice about regularisers would mislead."""
+    model = SimpleNamespace(encoder=SimpleNamespace(embedding_dim=101))
+
+    def watched(component: object) -> list[str]:
+        run = SimpleNamespace(parts=SimpleNamespace(model=model, root=SimpleNamespace(model=component)))
+        return [type(callback).__name__ for callback in watches(run)]  # type: ignore[arg-type]
+
+    for component in (SpladeModel("start"), InferenceFreeSpladeModel("start")):
+        assert watched(component) == [SparsityWatch.__name__]
+    for component in (CSRModel("start"), DenseModel("start")):
+        assert watched(component) == []

@@ -28,6 +28,8 @@ class Module(nn.Module):
     special tokens.
     """
 
+    fixed: bool = False
+    """Set by `fix`: the module stays in evaluation mode, whatever the model around it does."""
     type_name: ClassVar[str]
     """The type that sentence-transformers 6.2 writes in modules.json; the class name is its last part."""
     is_input: ClassVar[bool] = False
@@ -61,6 +63,16 @@ class Module(nn.Module):
     def route_names(self) -> tuple[str, ...]:
         """The routes to choose from; none, unless this is a Router."""
         return ()
+
+    def fix(self) -> None:
+        """Keep the module as it is: its weights are not trained, and it is without dropout in training, too. Not stored."""
+        self.fixed = True
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Module:
+        """Training mode, or evaluation mode; the latter always for a module that is fixed."""
+        return super().train(mode and not self.fixed)
 
     def advance(self, reduce_max: Callable[[Tensor], Tensor] | None = None) -> None:
         """An optimiser step is done; for state that follows the steps, which a forward must not change.
