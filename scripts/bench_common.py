@@ -120,7 +120,7 @@ def splade_start(
     model = component.build()
     model.encoder.choose_layout()
     source = load_source(args, model.tokenizer, max_length)
-    return model, source, component.adapt(model, PreparedTexts({"default": source}))
+    return model, source, component.adapt(model, PreparedTexts({"default": source}, {"default": {}}, model.encoder.route_of))
 
 
 # Both trainers

@@ -57,6 +57,14 @@ def test_freeze_takes_parameters_out() -> None:
     assert not net["body"].weight.requires_grad
 
 
+def test_what_the_model_keeps_fixed_stays_so_and_later_groups_win() -> None:
+    net = model()
+    net["head"].linear.weight.requires_grad_(False)
+    groups = {"all": ParameterGroup(match="head", freeze=True), "norm": ParameterGroup(match="norm", lr=1e-3), "w": ParameterGroup("weight")}
+    found = rates(parameter_groups(net, groups, lr=1e-4, weight_decay=0.0), net)
+    assert set(found) == {"body.weight", "body.bias", "head.norm.weight", "head.norm.bias"}
+
+
 def test_a_pattern_that_matches_nothing_is_refused_with_examples() -> None:
     with pytest.raises(
         ConfigError, match=r"optimizer\.groups\.static\.match.*matches no parameter.*head\.norm\.bias \(Head\.LayerNorm\.bias\)"
