@@ -64,7 +64,9 @@ def test_recipe_composes_and_validates(recipe, profile):
     loaded = load_config([f"+recipe={recipe}", *profile])
     assert loaded.recipe == recipe
     assert loaded.metrics, "a recipe has an evaluator"
-    assert loaded.values["trainer"]["best_metric"] in loaded.metrics
+    best = loaded.values["trainer"]["best_metric"]
+    # A run that is steered to a number of words keeps its last weights: earlier ones are not there yet.
+    assert best in loaded.metrics or (best is None and loaded.values["loss"]["document_active_dims"])
     if "+profile=offline" in profile:
         assert_no_hub(loaded.values)
     if "+profile=smoke" in profile:
@@ -311,6 +313,8 @@ def test_each_key_of_a_block_misspelt_is_refused_though_its_profile_is_not_chose
     """From the file on, with one slip a key; all slips are below."""
     paths = paths_in_blocks(recipe)
     for path in paths:
+        if path[-2:-1] == ("groups",):
+            continue  # names that the user gives
         wrong = min(edits(path[-1]))
         edited(tmp_path, recipe, path, wrong)
         with pytest.raises(ConfigError) as caught:
