@@ -60,7 +60,11 @@ def test_freeze_takes_parameters_out() -> None:
 def test_what_the_model_keeps_fixed_stays_so_and_later_groups_win() -> None:
     net = model()
     net["head"].linear.weight.requires_grad_(False)
-    groups = {"all": ParameterGroup(match="head", freeze=True), "norm": ParameterGroup(match="norm", lr=1e-3), "w": ParameterGroup("weight")}
+    groups = {
+        "all": ParameterGroup(match="head", freeze=True),
+        "norm": ParameterGroup(match="norm", lr=1e-3),
+        "w": ParameterGroup("weight"),
+    }
     found = rates(parameter_groups(net, groups, lr=1e-4, weight_decay=0.0), net)
     assert set(found) == {"body.weight", "body.bias", "head.norm.weight", "head.norm.bias"}
 
