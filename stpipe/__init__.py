@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it. Imported on first use, so that `import stpipe` stays fast and free of torch.
 LAZY: dict[str, str] = {
+    "CrossEncoder": "stpipe.models.cross_encoder",
     "SentenceTransformer": "stpipe.models.sentence_transformer",
     "SparseEncoder": "stpipe.models.sparse_encoder",
     "train": "stpipe.cli.api",

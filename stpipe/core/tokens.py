@@ -41,11 +41,8 @@ class Tokens:
 
     def rows(self, index: Tensor) -> Tokens:
         """The texts `index` (int64, on the CPU), in that order."""
-        starts = self.offsets()[index]
         lengths = self.lengths[index]
-        ends = lengths.cumsum(0)
-        inside = torch.arange(int(lengths.sum())) - torch.repeat_interleave(ends - lengths, lengths)
-        flat = (torch.repeat_interleave(starts, lengths) + inside).to(self.ids.device)
+        flat = spread(self.offsets()[index], lengths).to(self.ids.device)
         return Tokens(
             self.ids[flat],
             lengths,
@@ -90,3 +87,9 @@ class Tokens:
         if any(p.type_ids is not None for p in parts):
             types = torch.cat([torch.zeros_like(p.ids) if p.type_ids is None else p.type_ids for p in parts])
         return Tokens(torch.cat([p.ids for p in parts]), torch.cat([p.lengths for p in parts]), prompts, types)
+
+
+def spread(starts: Tensor, counts: Tensor) -> Tensor:
+    """starts[0], starts[0] + 1, ... (counts[0] numbers), starts[1], ...: flat positions of ragged pieces, without a loop."""
+    before = counts.cumsum(0) - counts
+    return torch.repeat_interleave(starts - before, counts) + torch.arange(int(counts.sum()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from stpipe.models.cross_encoder import CrossEncoder
+from stpipe.models.cross_encoder_model import CrossEncoderModel
 from stpipe.models.csr import CSRModel
 from stpipe.models.dense import DenseHead, DenseModel
 from stpipe.models.encoder import Encoder
@@ -14,6 +16,8 @@ from stpipe.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 __all__ = [
     "CSRModel",
+    "CrossEncoder",
+    "CrossEncoderModel",
     "DenseHead",
     "DenseModel",
     "Encoder",

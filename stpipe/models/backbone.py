@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging as hf_logging
 
 from stpipe.config.errors import ConfigError
@@ -35,6 +43,7 @@ HIDDEN_DROPOUT = (
     "mlp_dropout",
 )
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+HEAD_DROPOUT = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "cls_dropout", "pooler_dropout")
 
 
 def load_config(
@@ -42,6 +51,7 @@ def load_config(
     *,
     hidden_dropout: float | None = None,
     attention_dropout: float | None = None,
+    head_dropout: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> PreTrainedConfig:
     """The transformers configuration of a model directory, with dropout changed where asked.
@@ -50,6 +60,7 @@ def load_config(
         directory: model directory with config.json.
         hidden_dropout: dropout of hidden states; None keeps the model's own.
         attention_dropout: dropout of attention weights; None keeps the model's own.
+        head_dropout: dropout in a classification head; None keeps the model's own.
         options: further arguments of AutoConfig.from_pretrained.
     """
     try:
@@ -58,6 +69,7 @@ def load_config(
         raise ConfigError(f"{directory} holds no transformers model: {str(error).splitlines()[0]}") from error
     override(config, "hidden_dropout", HIDDEN_DROPOUT, hidden_dropout)
     override(config, "attention_dropout", ATTENTION_DROPOUT, attention_dropout)
+    override(config, "head_dropout", HEAD_DROPOUT, head_dropout)
     for part in (config, config.get_text_config()):
         if hasattr(part, "use_cache"):
             part.use_cache = False  # there is nothing to generate
@@ -108,14 +120,58 @@ def load_masked_lm(directory: Path, *, config: PreTrainedConfig, options: Mappin
         raise ConfigError(
             f"{directory}: there is no masked-language model here, which SPLADE needs ({str(error).splitlines()[0]})"
         ) from error
-    base = [name for name in sorted(found["missing_keys"]) if below_head(model, name)]
+    check_complete(directory, model, found["missing_keys"])
+    return model, not found["missing_keys"]
+
+
+def load_classifier(
+    directory: Path, *, config: PreTrainedConfig, options: Mapping[str, Any] | None = None
+) -> tuple[PreTrainedModel, tuple[str, ...]]:
+    """The weights of a model directory with a classification head, and the names of the weights of the head that are not in the
+    directory or do not fit: they are drawn from torch's global generator, as the architecture does it. A pooler belongs to the head.
+
+    Arguments as for load_backbone; config.num_labels decides how many outputs the head has.
+
+    Raises:
+        ConfigError: the architecture has no such head, or weights of the encoder below it are not there.
+    """
+    try:
+        with no_progress_bars(), quiet():
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                directory, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **(options or {})
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{directory}: no classification head can be put on this model ({str(error).splitlines()[0]})") from error
+    fresh = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+    check_complete(directory, model, {name for name in fresh if ".pooler." not in name})
+    return model, tuple(sorted(fresh))
+
+
+def load_causal_lm(directory: Path, *, config: PreTrainedConfig, options: Mapping[str, Any] | None = None) -> PreTrainedModel:
+    """The weights of a model directory with its language-model head. Arguments as for load_backbone.
+
+    Raises:
+        ConfigError: there is no such model, or some of its weights are not there.
+    """
+    try:
+        with no_progress_bars(), quiet():
+            model, found = AutoModelForCausalLM.from_pretrained(directory, config=config, output_loading_info=True, **(options or {}))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{directory}: there is no causal language model here ({str(error).splitlines()[0]})") from error
+    if found["missing_keys"]:
+        raise ConfigError(f"{directory}: the weights of the language model lack {', '.join(sorted(found['missing_keys'])[:3])}")
+    return model
+
+
+def check_complete(directory: Path, model: PreTrainedModel, missing: Iterable[str]) -> None:
+    """Refuse weights that lack some of the encoder, which would start as random numbers."""
+    base = [name for name in sorted(missing) if below_head(model, name)]
     if base:
         shown = ", ".join(base[:3]) + (f" and {len(base) - 3} more" if len(base) > 3 else "")
         raise ConfigError(
             f"{directory}: the weights lack {shown}, which {type(model).__name__} needs below its head, so training would start from "
             "random numbers there. Name a complete checkpoint, whose config.json belongs to its weights"
         )
-    return model, not found["missing_keys"]
 
 
 def below_head(model: PreTrainedModel, name: str) -> bool:

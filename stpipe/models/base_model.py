@@ -1,15 +1,15 @@
-"""What the inference classes have in common: loading, prompts, similarity, storage."""
+"""What the inference classes have in common: loading, prompts, device, storage."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stpipe.config.errors import ConfigError
 from stpipe.config.registry import unknown_name
@@ -17,14 +17,12 @@ from stpipe.core.reps import Rep
 from stpipe.core.tokens import Tokens
 from stpipe.models.encoder import Encoder
 from stpipe.models.format import LoadOptions, Settings, dense_stack, read_modules, read_settings, write_model
-from stpipe.models.modules import Module, Pooling
+from stpipe.models.modules import Module
 from stpipe.models.paths import resolve_path
 from stpipe.models.renamed import renamed
 from stpipe.models.tokenizer import UNLIMITED
-from stpipe.ops.similarity import SIMILARITIES
 
 logger = logging.getLogger("stpipe")
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 class LoadArguments(TypedDict, total=False):
@@ -34,7 +32,6 @@ class LoadArguments(TypedDict, total=False):
     device: str | torch.device | None
     prompts: Mapping[str, str] | None
     default_prompt_name: str | None
-    similarity_fn_name: str | None
     cache_folder: str | None
     trust_remote_code: bool
     revision: str | None
@@ -49,7 +46,7 @@ class LoadArguments(TypedDict, total=False):
 
 
 class BaseModel(nn.Module):
-    """Texts to one representation each.
+    """A stored model: what it computes of texts is up to its class.
 
     Args:
         model_name_or_path: directory, package://MODULE/SUBDIR or Hub id, of a sentence-transformers model or of a bare
@@ -57,20 +54,19 @@ class BaseModel(nn.Module):
         modules: modules to use instead of a path; the first one takes the tokens.
         device: where to compute; None takes the first of cuda, mps, npu, cpu that is there.
         prompts: name -> text put before each input; added to the stored ones.
-        default_prompt_name: prompt of `encode` when it is given none.
-        similarity_fn_name: cosine, dot, euclidean or manhattan; None is the stored one, else the default of the class.
+        default_prompt_name: prompt that is used where none is given.
         cache_folder, revision, token, local_files_only, trust_remote_code: for Hub models.
         model_kwargs, processor_kwargs, config_kwargs: arguments for transformers' model (dtype, device_map,
             attn_implementation...), tokenizer and configuration.
         model_card_data: kept for the model card.
         backend: only "torch".
+        load: further fields of LoadOptions, for classes that have them as arguments.
     """
 
     kind: ClassVar[str]
     model_type: ClassVar[str]
-    default_similarity: ClassVar[str]
-    encode: Callable[..., Any]
-    """Representations of texts; each class has its own parameters."""
+    default_prompts: ClassVar[Mapping[str, str]] = {}
+    """Prompts that every model of the class has, unless it stores others under these names."""
     bare = staticmethod(dense_stack)
     """Modules of a transformers checkpoint without modules.json."""
 
@@ -82,7 +78,6 @@ class BaseModel(nn.Module):
         device: str | torch.device | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
-        similarity_fn_name: str | None = None,
         cache_folder: str | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
@@ -94,6 +89,7 @@ class BaseModel(nn.Module):
         tokenizer_kwargs: Mapping[str, Any] | None = None,
         model_card_data: Any = None,
         backend: str = "torch",
+        load: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if backend != "torch":
@@ -112,16 +108,16 @@ class BaseModel(nn.Module):
                 model={**remote, **(model_kwargs or {})},
                 tokenizer={**remote, **(processor_kwargs or {})},
                 config={**remote, **(config_kwargs or {})},
+                **(load or {}),
             )
             settings = read_settings(path)
             modules = self.read_stack(path, settings, options)
         self.stored = settings
         self.encoder = Encoder(modules)
-        self.prompts: dict[str, str] = {"query": "", **settings.prompts, **(prompts or {})}
+        self.prompts: dict[str, str] = {**self.default_prompts, **settings.prompts, **(prompts or {})}
         self.default_prompt_name = default_prompt_name or settings.default_prompt_name
         if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
             raise ConfigError(unknown_name("default prompt", self.default_prompt_name, list(self.prompts)))
-        self.similarity_fn_name = similarity_fn_name or settings.similarity or self.default_similarity
         self.model_card_data = model_card_data
         self._place(device)
         self.eval()
@@ -143,32 +139,7 @@ class BaseModel(nn.Module):
         """Tokens to representations with gradient, as training uses it; see Encoder."""
         return self.encoder(tokens, outputs, route)
 
-    # Queries and documents
-
-    def encode_query(
-        self, inputs: str | Sequence[str] | None = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
-    ) -> Any:
-        """`encode` with the prompt named "query" (none when the model has none) unless another one is given, on the route
-        "query" where the model has routes."""
-        if prompt is None and prompt_name is None:
-            prompt = self.prompts.get("query", "")
-        return self.encode(inputs, prompt_name, prompt, **{**self._task("query"), **options})
-
-    def encode_document(
-        self, inputs: str | Sequence[str] | None = None, prompt_name: str | None = None, prompt: str | None = None, **options: Any
-    ) -> Any:
-        """`encode` with the first prompt of "document", "passage", "corpus" that the model has, unless another one is given, on
-        the route "document" where the model has routes."""
-        if prompt is None and prompt_name is None:
-            prompt = self.document_prompt
-        return self.encode(inputs, prompt_name, prompt, **{**self._task("document"), **options})
-
-    def _task(self, name: str) -> dict[str, str]:
-        return {"task": name} if name in self.encoder.routes else {}
-
-    @property
-    def document_prompt(self) -> str:
-        return next((self.prompts[name] for name in DOCUMENT_PROMPTS if name in self.prompts), "")
+    # Prompts and mode
 
     def resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         """The text put before inputs: the prompt, else the named one, else the default, else nothing."""
@@ -183,6 +154,10 @@ class BaseModel(nn.Module):
             raise ConfigError(unknown_name("prompt", name, list(self.prompts)))
         return self.prompts[name]
 
+    def training_prompts(self) -> Mapping[str, str]:
+        """Role, or side of a search (`query`, `document`) -> prompt that `encode` or `predict` puts before such texts."""
+        return self.prompts
+
     @contextmanager
     def inference(self) -> Iterator[None]:
         """Evaluation mode without gradients, in the layout that suits the backbone; the mode is put back afterwards."""
@@ -196,38 +171,12 @@ class BaseModel(nn.Module):
         finally:
             self.train(training)
 
-    # Similarity
+    # Properties and storage
 
     @property
     def similarity_fn_name(self) -> str:
-        """cosine, dot, euclidean or manhattan."""
-        return self._similarity.name
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, name: str) -> None:
-        key = str(getattr(name, "value", name))
-        if key not in SIMILARITIES:
-            raise ConfigError(unknown_name("similarity function", key, list(SIMILARITIES)))
-        self._similarity = SIMILARITIES[key]
-
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """(N, M) similarity of all pairs of embeddings (arrays or tensors); distances are negated."""
-        return self._similarity.matrix(as_rows(embeddings1), as_rows(embeddings2))
-
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:
-        """(N,) similarity of embeddings at equal places."""
-        return self._similarity.paired(as_rows(embeddings1), as_rows(embeddings2))
-
-    def get_embedding_dimension(self) -> int:
-        """Width of the embeddings that `encode` returns."""
-        return self.encoder.embedding_dim
-
-    def get_sentence_embedding_dimension(self) -> int:
-        """Old name of get_embedding_dimension."""
-        renamed("get_sentence_embedding_dimension", "get_embedding_dimension")
-        return self.get_embedding_dimension()
-
-    # Properties and storage
+        """How its embeddings are compared; empty for a model that gives none."""
+        return ""
 
     @property
     def tokenizer(self) -> Any:
@@ -264,12 +213,6 @@ class BaseModel(nn.Module):
     def __iter__(self) -> Iterator[Module]:
         return iter(self.encoder.stack)  # type: ignore[arg-type]
 
-    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
-        """Whether the tokens of a prompt take part in pooling."""
-        for module in self:
-            if isinstance(module, Pooling):
-                module.include_prompt = include_prompt
-
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the backbone's activations in the backward: less memory, about a third slower."""
         for backbone in self.encoder.backbones:
@@ -278,12 +221,11 @@ class BaseModel(nn.Module):
     def compile(self, *args: Any, **options: Any) -> None:
         """torch.compile the backbone in place; arguments are those of torch.compile."""
         for backbone in self.encoder.backbones:
-            backbone.model.compile(*args, **options)
+            backbone.network.compile(*args, **options)
 
     def settings(self) -> Settings:
         """What is saved besides the modules."""
-        prompts = {"document": self.document_prompt, **self.prompts}
-        return Settings(prompts, self.default_prompt_name, self.similarity_fn_name, model_type=self.model_type)
+        return Settings(dict(self.prompts), self.default_prompt_name, model_type=self.model_type)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write a directory that sentence-transformers and stpipe read. Without model card; see stpipe/cards."""
@@ -313,11 +255,3 @@ def as_texts(inputs: Any) -> tuple[list[str], bool]:
         if not isinstance(text, str):
             raise ConfigError(f"encode: input {place} is {type(text).__name__}, expected str")
     return texts, False
-
-
-def as_rows(embeddings: Any) -> Tensor:
-    """(N, D) tensor from one vector or several: an array, a tensor or a list of either."""
-    if isinstance(embeddings, (list, tuple)):
-        embeddings = torch.stack([torch.as_tensor(e) for e in embeddings])
-    rows = torch.as_tensor(embeddings)
-    return rows.unsqueeze(0) if rows.ndim == 1 else rows

@@ -11,10 +11,12 @@ from stpipe.config.errors import ConfigError
 from stpipe.config.fields import option
 from stpipe.core.tokens import Tokens
 from stpipe.models.base_model import BaseModel
+from stpipe.models.embedding_model import EmbeddingModel
 from stpipe.models.format import LoadOptions, Settings
 from stpipe.models.modules import Module
 
 M = TypeVar("M", bound=BaseModel)
+E = TypeVar("E", bound=EmbeddingModel)
 
 
 class TrainingTexts(Protocol):
@@ -39,8 +41,7 @@ class ModelComponent(ABC):
     """Weights are float32 whatever the checkpoint holds; trainer.precision says what is computed with.
 
     Class attributes (they go into the schema, where `validate` reads them without torch):
-        kind: "dense" or "sparse".
-        similarities: functions that its embeddings can be compared with.
+        kind: "dense", "sparse" or "cross_encoder".
         sparsity: what keeps its representations sparse: "regularizer" (a loss that makes every active term cost),
             "autoencoder" (one that trains its SparseAutoEncoder), None: nothing has to.
         routes: ways through a Router that texts can take; None: those of the start weights, if any.
@@ -48,7 +49,6 @@ class ModelComponent(ABC):
     """
 
     kind: ClassVar[str]
-    similarities: ClassVar[list[str]] = ["cosine", "dot", "euclidean", "manhattan"]
     sparsity: ClassVar[str | None] = None
     routes: ClassVar[list[str] | None] = None
     lookups: ClassVar[dict[str, list[str]]] = {}
@@ -59,9 +59,6 @@ class ModelComponent(ABC):
         help="Name -> prompt, saved with the model; `query` and `document` are used by encode_query and encode_document.", factory=dict
     )
     max_seq_length: int | None = option(None, ge=2, help="Longest text in tokens, special tokens included; None keeps the model's own.")
-    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = option(
-        None, help="Similarity that the model is meant for; None keeps the stored one, else cosine for dense and dot for sparse models."
-    )
     hidden_dropout: float | None = option(None, ge=0, lt=1, help="Dropout of hidden states in the backbone; None keeps the model's own.")
     attention_dropout: float | None = option(
         None,
@@ -110,7 +107,29 @@ class ModelComponent(ABC):
         """Where the model is put at first; None leaves it where device_map put it."""
         return None if self.device_map else "cpu"
 
-    def inference_model(self, cls: type[M], modules: Sequence[Module], stored: Settings, **own: Any) -> M:
+    def finish(self, model: M) -> M:
+        """What is the same for all kinds: the name, and a layout that was asked for."""
+        model.name_or_path = self.name_or_path
+        if self.layout != "auto" or self.attn != "auto":
+            model.encoder.layout = "packed" if self.layout == "packed" else "padded"
+        return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingComponent(ModelComponent):
+    """Models that give embeddings, which are compared by a similarity.
+
+    Class attributes:
+        similarities: functions that its embeddings can be compared with.
+    """
+
+    similarities: ClassVar[list[str]] = ["cosine", "dot", "euclidean", "manhattan"]
+
+    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = option(
+        None, help="Similarity that the model is meant for; None keeps the stored one, else cosine for dense and dot for sparse models."
+    )
+
+    def inference_model(self, cls: type[E], modules: Sequence[Module], stored: Settings, **own: Any) -> E:
         """The inference class around the modules, with what the start weights store besides.
 
         Args:
@@ -129,10 +148,3 @@ class ModelComponent(ABC):
             **own,
         )
         return self.finish(model)
-
-    def finish(self, model: M) -> M:
-        """What is the same for all kinds: the name, and a layout that was asked for."""
-        model.name_or_path = self.name_or_path
-        if self.layout != "auto" or self.attn != "auto":
-            model.encoder.layout = "packed" if self.layout == "packed" else "padded"
-        return model

@@ -8,7 +8,7 @@ from typing import ClassVar
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.fields import option
 from stpipe.config.registry import MODELS
-from stpipe.models.component import ModelComponent
+from stpipe.models.component import EmbeddingComponent
 from stpipe.models.format import read_modules, read_settings
 from stpipe.models.modules import Module, SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
 from stpipe.models.paths import resolve_path
@@ -18,7 +18,7 @@ from stpipe.models.sparse_stack import width_of
 
 @MODELS.register("csr")
 @dataclass(frozen=True, kw_only=True)
-class CSRModel(ModelComponent):
+class CSRModel(EmbeddingComponent):
     """Contrastive sparse representation (arXiv:2503.01776): a sparse autoencoder on a dense embedding model.
 
     name_or_path is a dense model, which gets a new autoencoder, or a model of this kind. Embeddings have `hidden_dim`

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from stpipe.config.errors import ConfigError
 from stpipe.config.fields import option
 from stpipe.config.registry import MODELS
-from stpipe.models.component import ModelComponent
+from stpipe.models.component import EmbeddingComponent
 from stpipe.models.format import read_modules, read_settings
 from stpipe.models.modules import Dense, Dropout, LayerNorm, Module, Normalize, Pooling
 from stpipe.models.paths import resolve_path
@@ -29,7 +29,7 @@ class DenseHead:
 
 @MODELS.register("dense", aliases=("SentenceTransformer",))
 @dataclass(frozen=True, kw_only=True)
-class DenseModel(ModelComponent):
+class DenseModel(EmbeddingComponent):
     """A dense embedding model from a sentence-transformers directory or a bare transformers checkpoint.
 
     Weights are float32 whatever the checkpoint holds; trainer.precision says what is computed with.

@@ -122,7 +122,13 @@ class Encoder(nn.Module):
         return next(self.parameters()).dtype
 
     @property
+    def feature(self) -> str:
+        """What the last module adds: `sentence_embedding`, or `scores` in a model of pairs."""
+        return self.stack[-1].feature  # type: ignore[return-value]
+
+    @property
     def embedding_dim(self) -> int:
+        """Width of that feature: of the embedding, or number of scores."""
         dim = 0
         for module in self.path_of(None):
             dim = module.output_dim(dim)
@@ -137,7 +143,7 @@ class Encoder(nn.Module):
         hidden_states: bool = False,
         max_active_dims: int | None = None,
     ) -> dict[str, Any]:
-        """All that the modules computed: token_embeddings (T, D), sentence_embedding (N, D) and the inputs."""
+        """All that the modules computed: token_embeddings (T, D), sentence_embedding (N, D) or scores (N, C), and the inputs."""
         features: dict[str, Any] = {
             "input_ids": tokens.ids,
             "lengths": tokens.lengths,
@@ -153,7 +159,7 @@ class Encoder(nn.Module):
         return features
 
     def forward(self, tokens: Tokens, outputs: frozenset[str] = frozenset(), route: str | None = None) -> Rep:
-        """Embeddings (N, D). `outputs` names further ones: `layer_3` is the embedding made from the third layer's tokens,
+        """Embeddings (N, D), or scores (N, C). `outputs` names further ones: `layer_3` is the embedding made from the third layer's tokens,
         other names are what a module of the model adds when it is asked for it."""
         layers = {name: self.layer_number(name) for name in sorted(outputs) if LAYER.fullmatch(name)}
         features = self.features(tokens, outputs=outputs, route=route, hidden_states=bool(layers))
@@ -162,7 +168,7 @@ class Encoder(nn.Module):
             if name not in features:
                 raise ConfigError(f"no module of this model has an output '{name}'. The loss that asks for it is for another kind of model")
             extras[name] = features[name]
-        return Rep(features["sentence_embedding"], extras=extras)
+        return Rep(features[self.feature], extras=extras)
 
     def head(self, features: dict[str, Any], layer: int) -> Tensor:
         """The embedding (N, D) that the modules after the backbone make of the token vectors of one of its layers."""

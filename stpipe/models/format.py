@@ -6,8 +6,9 @@ Written as version 6.2 writes it, read in the form of any version since 2.0.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -16,9 +17,17 @@ import transformers
 from transformers import PreTrainedConfig
 
 from stpipe.config.errors import ConfigError
-from stpipe.models.backbone import is_causal, load_backbone, load_config, load_masked_lm
+from stpipe.models.backbone import is_causal, load_backbone, load_causal_lm, load_classifier, load_config, load_masked_lm
 from stpipe.models.mlm_head import reset_head
-from stpipe.models.modules import MODULES, MaskedLanguageModel, Module, Pooling, Transformer
+from stpipe.models.modules import (
+    MODULES,
+    CausalLanguageModel,
+    MaskedLanguageModel,
+    Module,
+    Pooling,
+    SequenceClassifier,
+    Transformer,
+)
 from stpipe.models.tokenizer import load_tokenizer
 
 MODULES_FILE = "modules.json"
@@ -28,11 +37,17 @@ TRANSFORMER_FILES = tuple(
 )
 FORMAT_VERSION = "6.2.0"
 NAMESPACE = "sentence_transformers."
+CROSS_ENCODER = "CrossEncoder"
+
+logger = logging.getLogger("stpipe")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What config_sentence_transformers.json holds. similarity None means that none was stored (cosine is the default)."""
+    """What config_sentence_transformers.json holds. similarity None means that none was stored (cosine is the default).
+
+    activation: of the scores of a cross-encoder, by the dotted path of its class; None means that none was stored.
+    """
 
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -40,14 +55,16 @@ class Settings:
     truncate_dim: int | None = None
     max_active_dims: int | None = None
     model_type: str = "SentenceTransformer"
+    activation: str | None = None
 
 
 @dataclass(frozen=True)
 class LoadOptions:
     """How the backbone is loaded.
 
-    model, tokenizer, config: arguments for the three from_pretrained of transformers; hidden_dropout, attention_dropout:
-    None keeps the model's own; max_seq_length: None keeps the stored one.
+    model, tokenizer, config: arguments for the three from_pretrained of transformers; hidden_dropout, attention_dropout, head_dropout:
+    None keeps the model's own; max_seq_length: None keeps the stored one; num_labels: outputs of a classification head, None keeps the
+    stored one, and gives an encoder without such a head one output.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -56,6 +73,8 @@ class LoadOptions:
     hidden_dropout: float | None = None
     attention_dropout: float | None = None
     max_seq_length: int | None = None
+    head_dropout: float | None = None
+    num_labels: int | None = None
 
 
 Bare = Callable[[Path, LoadOptions], list[Module]]
@@ -150,6 +169,40 @@ def read_masked_lm(directory: Path, options: LoadOptions, stored: Mapping[str, A
     return with_tokenizer(backbone, directory, options, stored)
 
 
+def read_classifier(directory: Path, options: LoadOptions, stored: Mapping[str, Any]) -> SequenceClassifier:
+    """A backbone with its classification head; a new one where there is none, or one with another number of outputs."""
+    num_labels = options.num_labels or options.config.get("num_labels")
+    options = replace(options, config={key: value for key, value in options.config.items() if key != "num_labels"})
+    config = stored_config(directory, options, stored)
+    trained = any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+    before = config.num_labels
+    wanted = num_labels or (before if trained else 1)
+    if wanted != before:
+        config.num_labels = wanted  # names the classes anew, too
+    model, fresh = load_classifier(directory, config=config, options={**kept(stored, "model"), **options.model})
+    if trained and fresh:
+        logger.warning(f"{directory}: the stored head has {before} outputs, not {wanted}; {', '.join(fresh)} are drawn anew and untrained")
+    backbone = SequenceClassifier(model, tokenizer=None)
+    backbone.fresh = fresh
+    backbone.message_format = stored_message_format(stored)
+    return with_tokenizer(backbone, directory, options, stored)
+
+
+def read_causal_lm(directory: Path, options: LoadOptions, stored: Mapping[str, Any]) -> CausalLanguageModel:
+    """A causal language model with its head."""
+    config = stored_config(directory, options, stored)
+    model = load_causal_lm(directory, config=config, options={**kept(stored, "model"), **options.model})
+    backbone = CausalLanguageModel(model, tokenizer=None)
+    backbone.message_format = stored_message_format(stored)
+    return with_tokenizer(backbone, directory, options, stored)
+
+
+def stored_message_format(stored: Mapping[str, Any]) -> str | None:
+    """`flat` or `structured` where a stored model lays its pairs out by a chat template."""
+    message = (stored.get("modality_config") or {}).get("message")
+    return None if message is None else message.get("format", "structured")
+
+
 def stored_classes(directory: Path) -> list[str]:
     """Class names of the modules of a directory, in order; none for a bare checkpoint."""
     return [entry["type"].rsplit(".", 1)[-1] for entry in stored_modules(directory)]
@@ -173,6 +226,7 @@ def stored_config(directory: Path, options: LoadOptions, stored: Mapping[str, An
         directory,
         hidden_dropout=options.hidden_dropout,
         attention_dropout=options.attention_dropout,
+        head_dropout=options.head_dropout,
         options={**kept(stored, "config"), **options.config},
     )
 
@@ -192,6 +246,8 @@ def with_tokenizer(transformer: T, directory: Path, options: LoadOptions, stored
 TASKS: dict[str, Callable[[Path, LoadOptions, Mapping[str, Any]], Transformer]] = {
     "feature-extraction": read_backbone,
     "fill-mask": read_masked_lm,
+    "sequence-classification": read_classifier,
+    "text-generation": read_causal_lm,
 }
 
 
@@ -215,16 +271,38 @@ def read_json(file: Path | None) -> dict[str, Any]:
 
 
 def read_settings(directory: Path) -> Settings:
-    """Prompts, similarity and truncation of a model directory; defaults where nothing is stored."""
+    """Prompts, similarity and the like of a model directory; defaults where nothing is stored."""
     stored = read_json(directory / SETTINGS_FILE)
+    backbone = read_json(directory / "config.json")
     return Settings(
         prompts={name: text for name, text in (stored.get("prompts") or {}).items() if text is not None},
         default_prompt_name=stored.get("default_prompt_name"),
         similarity=stored.get("similarity_fn_name"),
         truncate_dim=stored.get("truncate_dim"),
         max_active_dims=stored.get("max_active_dims"),
-        model_type=stored.get("model_type") or "SentenceTransformer",
+        model_type=stored.get("model_type") or stored_type(directory, backbone),
+        activation=stored.get("activation_fn") or old_activation(backbone),
     )
+
+
+def stored_type(directory: Path, backbone: Mapping[str, Any]) -> str:
+    """The class that a directory is for which names none: versions before 5.4 stored cross-encoders as transformers alone does."""
+    scores = any(name.endswith("ForSequenceClassification") for name in backbone.get("architectures") or ())
+    return CROSS_ENCODER if scores and not (directory / MODULES_FILE).exists() else "SentenceTransformer"
+
+
+def old_activation(backbone: Mapping[str, Any]) -> str | None:
+    """The activation where versions before 5.4, and before 4.0, stored it: in the configuration of the backbone."""
+    section = backbone.get("sentence_transformers") or {}
+    return section.get("activation_fn") or backbone.get("sbert_ce_default_activation_function")
+
+
+def write_old_activation(file: Path, activation: str) -> None:
+    """Put an activation into the config.json of a backbone, where versions before 5.4 look for it."""
+    values = read_json(file)
+    values.pop("sbert_ce_default_activation_function", None)
+    values["sentence_transformers"] = {"activation_fn": activation, "version": FORMAT_VERSION}
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def write_model(directory: Path, *, modules: Iterable[Module], settings: Settings) -> None:
@@ -241,8 +319,12 @@ def write_model(directory: Path, *, modules: Iterable[Module], settings: Setting
         "default_prompt_name": settings.default_prompt_name,
         "model_type": settings.model_type,
         "prompts": dict(settings.prompts),
-        "similarity_fn_name": settings.similarity,
     }
+    if settings.activation is None:
+        stored["similarity_fn_name"] = settings.similarity
+    else:
+        stored["activation_fn"] = settings.activation
+        write_old_activation(directory / "config.json", settings.activation)
     for name in ("truncate_dim", "max_active_dims"):
         if getattr(settings, name) is not None:
             stored[name] = getattr(settings, name)

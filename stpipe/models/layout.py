@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stpipe.core.tokens import Tokens
-
-if TYPE_CHECKING:
-    from stpipe.models.modules.transformer import Transformer
+from stpipe.models.modules.transformer import Transformer
 
 LENGTHS = (5, 9, 9, 23)
 TOLERANCE = 1e-5
@@ -22,6 +20,8 @@ def check_packing(backbone: Transformer) -> tuple[bool, str]:
     """Compare packed texts with the same texts one by one. Returns (exact, one line that says why or why not)."""
     model = backbone.model
     name = type(model).__name__
+    if backbone.packing_obstacle is not None:
+        return False, f"padded: {backbone.packing_obstacle}"
     if backbone.padded_attention not in ("sdpa", "eager") or not model._can_set_attn_implementation():
         return False, f"padded: {name} runs with attention '{backbone.padded_attention}' outside of what packing can replace"
     if "position_ids" not in backbone.parameters_of_forward:
@@ -58,6 +58,8 @@ def compare(backbone: Transformer, name: str) -> tuple[bool, str]:
             mixed = largest_difference(backbone, tokens, run(backbone, tokens))
         if not mixed <= HALF_TOLERANCE:
             return False, f"padded: {name} packed in bfloat16 differs from single texts by {mixed:.1e} of the largest value"
+    backbone.layout = "packed"
+    backbone.confirm_packing(tokens)
     return True, f"packed: no padding is computed (largest relative difference from single texts {difference:.1e})"
 
 
@@ -69,7 +71,8 @@ def largest_difference(backbone: Transformer, tokens: Tokens, packed: Tensor) ->
 
 
 def run(backbone: Transformer, tokens: Tokens, **extra: Any) -> Tensor:
-    return backbone({"input_ids": tokens.ids, "lengths": tokens.lengths, **extra})["token_embeddings"]
+    vectors: Tensor = Transformer.forward(backbone, {"input_ids": tokens.ids, "lengths": tokens.lengths, **extra})["token_embeddings"]
+    return vectors
 
 
 def probe(backbone: Transformer) -> Tokens:

@@ -7,11 +7,12 @@ from typing import Any
 
 from stpipe.config.errors import ConfigError
 from stpipe.models.base_model import BaseModel
+from stpipe.models.cross_encoder import CrossEncoder
 from stpipe.models.format import read_settings
 from stpipe.models.sentence_transformer import SentenceTransformer
 from stpipe.models.sparse_encoder import SparseEncoder
 
-CLASSES: dict[str, type[BaseModel]] = {cls.model_type: cls for cls in (SentenceTransformer, SparseEncoder)}
+CLASSES: dict[str, type[BaseModel]] = {cls.model_type: cls for cls in (SentenceTransformer, SparseEncoder, CrossEncoder)}
 
 
 def load_model(directory: str | Path, **options: Any) -> BaseModel:

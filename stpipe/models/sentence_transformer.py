@@ -15,7 +15,8 @@ from torch import Tensor
 from stpipe.config.errors import ConfigError
 from stpipe.config.registry import unknown_name
 from stpipe.models import inference
-from stpipe.models.base_model import BaseModel, as_texts, limit_of
+from stpipe.models.base_model import as_texts, limit_of
+from stpipe.models.embedding_model import EmbeddingModel
 from stpipe.models.format import Settings
 from stpipe.models.quantize import check_precision, quantize
 from stpipe.models.renamed import renamed
@@ -23,19 +24,19 @@ from stpipe.models.renamed import renamed
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from stpipe.models.base_model import LoadArguments
+    from stpipe.models.embedding_model import EmbeddingArguments
 
 logger = logging.getLogger("stpipe")
 
 
-class SentenceTransformer(BaseModel):
+class SentenceTransformer(EmbeddingModel):
     """A dense embedding model.
 
     Args:
         model_name_or_path: directory, package://MODULE/SUBDIR or Hub id, of a sentence-transformers model or of a bare
             transformers checkpoint (which gets mean pooling, a causal one last-token pooling).
         truncate_dim: keep only so many leading dimensions of each embedding.
-        options: see BaseModel; similarity_fn_name is cosine by default.
+        options: see BaseModel and EmbeddingModel; similarity_fn_name is cosine by default.
     """
 
     kind: ClassVar[str] = "dense"
@@ -43,7 +44,7 @@ class SentenceTransformer(BaseModel):
     default_similarity: ClassVar[str] = "cosine"
 
     def __init__(
-        self, model_name_or_path: str | Path | None = None, *, truncate_dim: int | None = None, **options: Unpack[LoadArguments]
+        self, model_name_or_path: str | Path | None = None, *, truncate_dim: int | None = None, **options: Unpack[EmbeddingArguments]
     ) -> None:
         super().__init__(model_name_or_path, **options)
         self.truncate_dim = truncate_dim or self.stored.truncate_dim

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from stpipe.config.errors import ConfigError
 from stpipe.models import inference
-from stpipe.models.base_model import BaseModel, as_rows, as_texts, limit_of
+from stpipe.models.base_model import as_texts, limit_of
+from stpipe.models.embedding_model import EmbeddingModel, as_rows
 from stpipe.models.format import LoadOptions, Settings
 from stpipe.models.modules import Module, SparseAutoEncoder
 from stpipe.models.sparse_stack import bare_sparse_stack, sparse_stack
@@ -22,13 +23,13 @@ from stpipe.ops.sparse import is_sparse
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from stpipe.models.base_model import LoadArguments
+    from stpipe.models.embedding_model import EmbeddingArguments
 
 logger = logging.getLogger("stpipe")
 Weighted = list[tuple[str, float]]
 
 
-class SparseEncoder(BaseModel):
+class SparseEncoder(EmbeddingModel):
     """A sparse embedding model: SPLADE, inference-free SPLADE, or a sparse autoencoder on a dense model (CSR).
 
     Args:
@@ -36,7 +37,7 @@ class SparseEncoder(BaseModel):
             fill-mask checkpoint (which becomes SPLADE with max pooling), or of a dense model (which gets a new
             autoencoder, to be trained).
         max_active_dims: keep only the largest so many weights of each text; None keeps all.
-        options: see BaseModel; similarity_fn_name is dot by default.
+        options: see BaseModel and EmbeddingModel; similarity_fn_name is dot by default.
     """
 
     kind: ClassVar[str] = "sparse"
@@ -45,7 +46,7 @@ class SparseEncoder(BaseModel):
     bare = staticmethod(bare_sparse_stack)
 
     def __init__(
-        self, model_name_or_path: str | Path | None = None, *, max_active_dims: int | None = None, **options: Unpack[LoadArguments]
+        self, model_name_or_path: str | Path | None = None, *, max_active_dims: int | None = None, **options: Unpack[EmbeddingArguments]
     ) -> None:
         super().__init__(model_name_or_path, **options)
         check_active_dims(max_active_dims)

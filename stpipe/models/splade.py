@@ -10,7 +10,7 @@ from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.fields import option
 from stpipe.config.registry import MODELS
 from stpipe.core.tokens import Tokens
-from stpipe.models.component import ModelComponent, TrainingTexts
+from stpipe.models.component import EmbeddingComponent, TrainingTexts
 from stpipe.models.format import LoadOptions, read_modules, read_settings, stored_classes
 from stpipe.models.mlm_head import calibrate_head
 from stpipe.models.modules import MaskedLanguageModel, Module, Router, SpladePooling
@@ -28,7 +28,7 @@ def is_sparse_model(path: Path) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpladeOptions(ModelComponent):
+class SpladeOptions(EmbeddingComponent):
     """What every model with a SPLADE side can be asked."""
 
     kind: ClassVar[str] = "sparse"

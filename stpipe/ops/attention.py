@@ -18,53 +18,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from stpipe.ops.dropout import drop_bytes
+from stpipe.ops.packing import Packing, Run
+from stpipe.ops.picked_attention import picked_attention
 
 NAME = "stpipe_packed"
 BLOCK = 1 << 19  # attention weights computed at once on the CPU: they and two helpers of their size stay in the cache
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """`count` neighbouring texts of `length` tokens each, the first one starting at token `start`."""
-
-    start: int
-    count: int
-    length: int
-
-    @property
-    def stop(self) -> int:
-        return self.start + self.count * self.length
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """How a row of tokens falls into texts, in the forms that the kernels want; made once for all layers.
-
-    runs: texts of equal length together; starts (N + 1,) int32: cumulative lengths; places (T,) int64: where each token
-    lies when the texts are padded to (N, longest) and laid end to end; both are on the device of the tokens.
-    windows: when given, every layer notes the sliding window that it asked for (None = all tokens); the self-check reads it.
-    """
-
-    runs: tuple[Run, ...]
-    starts: Tensor
-    places: Tensor
-    longest: int
-    windows: list[int | None] | None = None
-
-    @staticmethod
-    def of(lengths: Tensor, device: torch.device, *, windows: list[int | None] | None = None) -> Packing:
-        """From the lengths (N,) int64 on the CPU of the texts in the row. Equal lengths should be neighbours."""
-        values, counts = torch.unique_consecutive(lengths, return_counts=True)
-        runs, start = [], 0
-        for length, count in zip(values.tolist(), counts.tolist(), strict=True):
-            runs.append(Run(start, count, length))
-            start += length * count
-        starts = torch.zeros(lengths.numel() + 1, dtype=torch.int32)
-        starts[1:] = lengths.cumsum(0)
-        longest = int(lengths.max())
-        shifts = torch.arange(lengths.numel()) * longest - starts[:-1]
-        places = torch.arange(int(starts[-1])) + torch.repeat_interleave(shifts, lengths)
-        return Packing(tuple(runs), starts.to(device, non_blocking=True), places.to(device, non_blocking=True), longest, windows)
 
 
 def packed_attention(
@@ -95,6 +53,10 @@ def packed_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # squeeze, because the backward of an index allocates and fills a whole tensor and that of squeeze is free
     query, key, value = (x.squeeze(0) for x in same_type(query, key, value))
+    if packing.whole is not None:
+        if causal or window is not None:
+            raise NotImplementedError("packed attention of picked tokens that do not see the whole text")
+        return picked_attention(module, query, packing, dropout, scale), None
     if query.device.type == "cpu":
         out = cpu_attention(query, key, value, packing, dropout, scale, causal, window)
     elif query.device.type == "cuda" and query.dtype in (torch.float16, torch.bfloat16) and not dropout:
@@ -184,8 +146,23 @@ def cpu_attention(
         k, v = (x.repeat_interleave(q.shape[0] // x.shape[0], dim=0) for x in (k, v))
     bias = position_bias(packing.longest, causal, window, q)
     with torch.autocast("cpu", enabled=False):
+        if torch.is_inference_mode_enabled() and not dropout:
+            return inference_attention(q, k, v, packing.runs, scale, bias).to(dtype)
         out: Tensor = BlockAttention.apply(q, k, v, packing.runs, dropout, scale, bias)
     return out.to(dtype)
+
+
+def inference_attention(q: Tensor, k: Tensor, v: Tensor, runs: tuple[Run, ...], scale: float, bias: Tensor | None) -> Tensor:
+    """The same by torch's kernel, which never holds the weights: faster where neither a backward nor dropout needs them (measured: a
+    tenth for texts of 32 tokens, a third for 512)."""
+    out = q.new_empty(q.shape[1], q.shape[0], v.shape[2])
+    for run in runs:
+        part = slice(run.start, run.stop)
+        texts = (x[:, part].unflatten(1, (run.count, run.length)).transpose(0, 1) for x in (q, k, v))
+        mask = None if bias is None else bias[: run.length, : run.length]
+        made = scaled_dot_product_attention(*texts, attn_mask=mask, scale=scale)
+        out[part] = made.transpose(1, 2).flatten(0, 1)
+    return out
 
 
 @dataclass(frozen=True, slots=True)

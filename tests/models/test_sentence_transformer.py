@@ -44,7 +44,7 @@ def test_order_is_restored_over_chunks_and_batches(model: SentenceTransformer, m
     texts = make_texts(50, seed=3)
     singles = np.stack([model.encode(t) for t in texts])
     monkeypatch.setattr(inference, "CHUNK", 16)
-    monkeypatch.setattr(inference, "MAX_TOKENS", 90)
+    monkeypatch.setattr(inference, "CPU_TOKENS", 90)
     np.testing.assert_allclose(model.encode(texts), singles, atol=1e-6)
     model.encoder.layout = "padded"
     np.testing.assert_allclose(model.encode(texts, batch_size=4), singles, atol=1e-6)

@@ -48,7 +48,7 @@ def test_containers(model: SparseEncoder) -> None:
 def test_order_is_restored(model: SparseEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     singles = torch.stack([model.encode(t).to_dense() for t in TEXTS])
     monkeypatch.setattr(inference, "CHUNK", 4)
-    monkeypatch.setattr(inference, "MAX_TOKENS", 60)
+    monkeypatch.setattr(inference, "CPU_TOKENS", 60)
     torch.testing.assert_close(model.encode(TEXTS).to_dense(), singles, rtol=1e-5, atol=1e-5)
 
 

@@ -73,8 +73,8 @@ PACKED = ("bert", "distilbert", "roberta", "xlm-roberta", "modernbert", "electra
 PADDED = ("mpnet", "deberta", "t5")
 
 
-def make_tokenizer(*, max_length: int = 62) -> Any:
-    """A word-level tokenizer with [CLS] and [SEP]."""
+def make_tokenizer(*, max_length: int = 62, types: bool = False) -> Any:
+    """A word-level tokenizer with [CLS] and [SEP]; with types it numbers the segments of pairs."""
     backend = Tokenizer(models.WordLevel(VOCAB, unk_token="[UNK]"))
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -82,7 +82,8 @@ def make_tokenizer(*, max_length: int = 62) -> Any:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    return hf.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **names)
+    inputs = ["input_ids", *(["token_type_ids"] if types else []), "attention_mask"]
+    return hf.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, model_input_names=inputs, **names)
 
 
 def make_backbone(family: str, *, seed: int = 0, **changes: Any) -> Transformer:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from stpipe.models.modules.causal_lm import CausalLanguageModel
 from stpipe.models.modules.dense import Dense
 from stpipe.models.modules.dropout import Dropout
 from stpipe.models.modules.layer_norm import LayerNorm
+from stpipe.models.modules.logit_score import LogitScore
 from stpipe.models.modules.masked_lm import MaskedLanguageModel
 from stpipe.models.modules.module import Features, Module
 from stpipe.models.modules.normalize import Normalize
 from stpipe.models.modules.pooling import Pooling
 from stpipe.models.modules.router import Router
+from stpipe.models.modules.sequence_classifier import SequenceClassifier
 from stpipe.models.modules.sparse_auto_encoder import SparseAutoEncoder
 from stpipe.models.modules.sparse_static_embedding import SparseStaticEmbedding
 from stpipe.models.modules.splade_pooling import SpladePooling
@@ -31,21 +34,25 @@ MODULES: dict[str, type[Module]] = {
             SparseStaticEmbedding,
             SparseAutoEncoder,
             Router,
+            LogitScore,
         )
     },
 }
 
 __all__ = [
     "MODULES",
+    "CausalLanguageModel",
     "Dense",
     "Dropout",
     "Features",
     "LayerNorm",
+    "LogitScore",
     "MaskedLanguageModel",
     "Module",
     "Normalize",
     "Pooling",
     "Router",
+    "SequenceClassifier",
     "SparseAutoEncoder",
     "SparseStaticEmbedding",
     "SpladePooling",

@@ -48,6 +48,10 @@ class Dense(Module):
             out = out + (x if self.in_features == self.out_features else self.residual(x))
         return {**features, self.output_name: out}
 
+    @property
+    def feature(self) -> str:
+        return self.output_name
+
     def output_dim(self, input_dim: int) -> int:
         return self.out_features
 

@@ -21,7 +21,7 @@ class Module(nn.Module):
 
     Takes the features so far and returns them with its own added, never changing the mapping that it got. Features:
     `token_embeddings` (T, D) and `input_ids` (T,) of all texts laid end to end, `lengths` (N,) and `prompt_lengths`
-    (N,) or None on the CPU, and from the pooling on `sentence_embedding` (N, D). `route` is the way through a Router (None:
+    (N,) or None on the CPU, and from the pooling on `sentence_embedding` (N, D), in models of pairs `scores` (N, C). `route` is the way through a Router (None:
     its default), `outputs` the names of further features that a loss asked for.
 
     A module that stands first (is_input) also has a `tokenizer`; with special_tokens False its texts are tokenised without
@@ -50,6 +50,11 @@ class Module(nn.Module):
     def output_dim(self, input_dim: int) -> int:
         """Width of the embedding after this module, given the width before it."""
         return input_dim
+
+    @property
+    def feature(self) -> str:
+        """Name of the feature that a model hands out when this module is its last one."""
+        return "sentence_embedding"
 
     def input_of(self, route: str | None) -> Module:
         """The module that texts of a route enter by: this one, unless it is a Router."""

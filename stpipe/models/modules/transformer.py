@@ -17,8 +17,9 @@ from stpipe.core.tokens import Tokens
 from stpipe.models.backbone import no_progress_bars
 from stpipe.models.modules.module import Features, Module
 from stpipe.ops.attention import NAME as PACKED_ATTENTION
-from stpipe.ops.attention import Packing, packed_attention
+from stpipe.ops.attention import packed_attention
 from stpipe.ops.dropout import use_cheap_dropout
+from stpipe.ops.packing import Packing
 
 
 def no_mask(*args: Any, **kwargs: Any) -> None:
@@ -48,19 +49,35 @@ class Transformer(Module):
     #: What the format says that the backbone is used for, and which of its outputs it hands on.
     task: ClassVar[str] = "feature-extraction"
     output_name: ClassVar[str] = "last_hidden_state"
+    #: Name that the format gives to what this module adds.
+    module_output_name: ClassVar[str] = "token_embeddings"
+    packing_obstacle: str | None = None
+    """Why texts cannot be packed whatever the attention does; None: nothing is known against it."""
 
     def __init__(self, model: PreTrainedModel, *, tokenizer: Any) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.padded_attention: str = model.config._attn_implementation
-        self.parameters_of_forward = frozenset(inspect.signature(model.forward).parameters)
-        pooler = getattr(model, "pooler", None)
-        if isinstance(pooler, nn.Module):
-            pooler.requires_grad_(False)  # computed by the backbone but never used here: it must not look trainable
+        self.parameters_of_forward = frozenset(inspect.signature(self.network.forward).parameters)
+        self.freeze_unused()
         use_cheap_dropout(model)
         self.position_offset = first_position(model)
         self._layout = "padded"
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """The part of the model that makes the vectors of the tokens."""
+        return self.model
+
+    def confirm_packing(self, tokens: Tokens) -> None:
+        """Packing has been found exact; `tokens` are the texts that were tried. For what else has to be tried out first."""
+
+    def freeze_unused(self) -> None:
+        """A pooler is computed by the backbone but never used here: it must not look trainable."""
+        pooler = getattr(self.model, "pooler", None)
+        if isinstance(pooler, nn.Module):
+            pooler.requires_grad_(False)
 
     @property
     def layout(self) -> str:
@@ -70,6 +87,8 @@ class Transformer(Module):
     def layout(self, layout: str) -> None:
         if layout not in LAYOUTS:
             raise ConfigError(f"unknown layout '{layout}'. Known: {', '.join(LAYOUTS)}")
+        if layout == "packed" and self.packing_obstacle is not None:
+            raise ConfigError(f"texts cannot be packed: {self.packing_obstacle}")
         wanted = PACKED_ATTENTION if layout == "packed" else self.padded_attention
         if self.model.config._attn_implementation != wanted:
             self.model.set_attn_implementation(wanted)
@@ -85,18 +104,22 @@ class Transformer(Module):
         return out if hidden is None else {**out, "hidden_states": hidden}
 
     def forward_packed(self, features: Features) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        real = Tokens(features["input_ids"], features["lengths"], type_ids=features.get("type_ids"))
-        tokens = self.rounded(real)
+        inputs, _ = self.packed_inputs(features)
+        out = self.network(**inputs, **self.options(features))
+        hidden, count = out.get("hidden_states"), features["input_ids"].numel()
+        return first_rows(self.vectors(out), count), None if hidden is None else tuple(first_rows(h, count) for h in hidden)
+
+    def packed_inputs(self, features: Features) -> tuple[dict[str, Any], Tokens]:
+        """(what a transformers model is called with, the texts in it), laid end to end in one row."""
+        tokens = self.rounded(Tokens(features["input_ids"], features["lengths"], type_ids=features.get("type_ids")))
         inputs = {
             "input_ids": tokens.ids[None],
             "position_ids": (tokens.positions() + self.position_offset)[None],
             "packing": Packing.of(tokens.lengths, tokens.ids.device, windows=features.get("windows")),
         }
-        if tokens.type_ids is not None:
+        if tokens.type_ids is not None and self.takes_types:
             inputs["token_type_ids"] = tokens.type_ids[None]
-        out = self.model(**inputs, **self.options(features))
-        hidden, count = out.get("hidden_states"), real.num_tokens
-        return first_rows(self.vectors(out), count), None if hidden is None else tuple(first_rows(h, count) for h in hidden)
+        return inputs, tokens
 
     def rounded(self, tokens: Tokens) -> Tokens:
         """The texts, in half precision on a CPU followed by texts of one token up to a round number of tokens.
@@ -111,16 +134,25 @@ class Transformer(Module):
         return Tokens.cat([tokens, fill])
 
     def forward_padded(self, features: Features) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-        tokens = Tokens(features["input_ids"], features["lengths"])
-        ids, mask = tokens.padded(self.pad_id)
+        inputs, mask = self.padded_inputs(features)
+        out = self.network(**inputs, **self.options(features))
+        hidden = out.get("hidden_states")
+        return self.vectors(out)[mask], None if hidden is None else tuple(h[mask] for h in hidden)
+
+    def padded_inputs(self, features: Features) -> tuple[dict[str, Tensor], Tensor]:
+        """(what a transformers model is called with, mask (N, L) bool of the real tokens), padded on the right."""
+        ids, mask = Tokens(features["input_ids"], features["lengths"]).padded(self.pad_id)
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
-        if features.get("type_ids") is not None:
+        if features.get("type_ids") is not None and self.takes_types:
             types = torch.zeros_like(ids)
             types[mask] = features["type_ids"]
             inputs["token_type_ids"] = types
-        out = self.model(**inputs, **self.options(features))
-        hidden = out.get("hidden_states")
-        return self.vectors(out)[mask], None if hidden is None else tuple(h[mask] for h in hidden)
+        return inputs, mask
+
+    @property
+    def takes_types(self) -> bool:
+        """Whether the backbone knows segments; many do not, although their tokenizers number them."""
+        return "token_type_ids" in self.parameters_of_forward
 
     def vectors(self, out: Any) -> Tensor:
         """The vectors of the tokens in what the backbone returned."""
@@ -163,7 +195,7 @@ class Transformer(Module):
         return {
             "transformer_task": self.task,
             "modality_config": {"text": {"method": "forward", "method_output_name": self.output_name}},
-            "module_output_name": "token_embeddings",
+            "module_output_name": self.module_output_name,
             "max_seq_length": self.tokenizer.model_max_length if self.tokenizer.model_max_length < 10**9 else None,
             "do_lower_case": False,
         }
