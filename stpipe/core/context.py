@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def derive_seed(*parts: int) -> int:
@@ -23,7 +24,9 @@ def derive_seed(*parts: int) -> int:
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """step: optimiser steps done; num_steps: all steps of the run (0 when unknown); micro: batch within the step;
-    seed: trainer.seed; rank: of this process; factors: metric -> 0-d multiplier of the weight that steers it (set by controllers)."""
+    seed: trainer.seed; rank: of this process; factors: metric -> 0-d multiplier of the weight that steers it (set by controllers);
+    texts: of this batch that forwards before took, so that no two of its forwards draw the same dropout;
+    learned: loss -> the module of what it learns itself (losses/objective.py)."""
 
     step: int = 0
     num_steps: int = 0
@@ -31,6 +34,8 @@ class StepContext:
     seed: int = 0
     rank: int = 0
     factors: Mapping[str, Tensor] = field(default_factory=dict)
+    texts: int = 0
+    learned: Mapping[Any, nn.Module] = field(default_factory=dict)
 
     def generator(self, stream: str) -> torch.Generator:
         """CPU generator for one named use; equal on all ranks, so that e.g. all draw the same Matryoshka dimensions."""

@@ -17,7 +17,7 @@ from stpipe.core.batch import Targets
 from stpipe.core.result import LossOutput
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: ZeRO-3 looks with vars() for the tensors of what a module returns
 class Rep:
     """One row per text. values: dense (N, D) | lexical (N, V) >= 0 | late interaction (N, T, D).
 
@@ -106,8 +106,12 @@ class RepBatch:
 
     def anchors(self, index: Tensor | slice) -> RepBatch:
         """Some of the local rows against the same pool: what a chunk of anchors sees, or for row-coupled losses a part of the batch."""
-        columns = {role: replace(c, local=c.local.rows(index)) for role, c in self.columns.items()}
-        return replace(self, columns=columns, row=self.row[index], targets=self.targets.rows(index))
+
+        def some(columns: Mapping[str, Column]) -> dict[str, Column]:
+            return {role: replace(c, local=c.local.rows(index)) for role, c in columns.items()}
+
+        teacher = {name: some(columns) for name, columns in self.teacher.items()}
+        return replace(self, columns=some(self.columns), row=self.row[index], targets=self.targets.rows(index), teacher=teacher)
 
     def map_reps(self, fn: Callable[[Tensor], Tensor]) -> RepBatch:
         """Every representation, and vector targets too, with `fn` applied to its values."""

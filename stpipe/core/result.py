@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: ZeRO-3 looks with vars() for the tensors of what a module returns
 class LossOutput:
     """sum and count are 0-d tensors; the loss is sum / count, both added up over micro-batches and processes first.
 
@@ -25,6 +25,14 @@ class LossOutput:
     def mean(self) -> Tensor:
         return self.sum / self.count.clamp(min=1)
 
+    def detach(self) -> LossOutput:
+        """The same values without the graph."""
+        return LossOutput(self.sum.detach(), self.count, self.terms, self.metrics)
+
+    def scaled(self, factor: float) -> LossOutput:
+        """Sum and count times a factor, so that the mean stays."""
+        return LossOutput(self.sum * factor, self.count * factor, self.terms, self.metrics)
+
     @staticmethod
     def per_row(values: Tensor, keep: Tensor | None = None) -> LossOutput:
         """One value a row (N,), averaged over rows; rows where `keep` is False do not count."""
@@ -36,6 +44,21 @@ class LossOutput:
     def whole(value: Tensor) -> LossOutput:
         """A value of the batch as a whole, which no number of rows divides."""
         return LossOutput(value, torch.ones((), dtype=torch.float32, device=value.device))
+
+    @staticmethod
+    def merge(parts: Sequence[LossOutput], rows: Sequence[int]) -> LossOutput:
+        """Parts of a batch as one: sums and counts add up; logged values are means over all that the parts count, metrics over rows.
+
+        Args:
+            parts: outputs of one loss on disjoint rows.
+            rows: number of rows of each part.
+        """
+        counts = torch.stack([p.count for p in parts])
+        shares = counts / counts.sum().clamp(min=1)
+        terms = {k: (torch.stack([p.terms[k] for p in parts]) * shares).sum() for k in parts[0].terms}
+        of_rows = counts.new_tensor(rows) / max(sum(rows), 1)
+        metrics = {k: (torch.stack([p.metrics[k] for p in parts]) * of_rows).sum() for k in parts[0].metrics}
+        return LossOutput(torch.stack([p.sum for p in parts]).sum(), counts.sum(), terms, metrics)
 
     @staticmethod
     def combine(parts: Mapping[str, tuple[float | Tensor, LossOutput]]) -> LossOutput:

@@ -122,3 +122,124 @@ CSR = """@inproceedings{wen2025beyond,
   eprint={2503.01776},
   archivePrefix={arXiv}
 }"""
+
+PASSAGE_RERANKING = """@misc{nogueira2019passage,
+  title={Passage Re-ranking with {BERT}},
+  author={Rodrigo Nogueira and Kyunghyun Cho},
+  year={2019},
+  eprint={1901.04085},
+  archivePrefix={arXiv}
+}"""
+
+RANKNET = """@inproceedings{burges2005learning,
+  title={Learning to Rank using Gradient Descent},
+  author={Chris Burges and Tal Shaked and Erin Renshaw and Ari Lazier and Matt Deeds and Nicole Hamilton and Greg Hullender},
+  booktitle={Proceedings of the 22nd International Conference on Machine Learning},
+  year={2005},
+  doi={10.1145/1102351.1102363}
+}"""
+
+LAMBDA = """@inproceedings{wang2018lambdaloss,
+  title={The {LambdaLoss} Framework for Ranking Metric Optimization},
+  author={Xuanhui Wang and Cheng Li and Nadav Golbandi and Michael Bendersky and Marc Najork},
+  booktitle={Proceedings of the 27th ACM International Conference on Information and Knowledge Management},
+  year={2018},
+  doi={10.1145/3269206.3271784}
+}
+
+@inproceedings{burges2006learning,
+  title={Learning to Rank with Nonsmooth Cost Functions},
+  author={Christopher J.C. Burges and Robert Ragno and Quoc Viet Le},
+  booktitle={Advances in Neural Information Processing Systems},
+  year={2006}
+}"""
+
+LISTNET = """@inproceedings{cao2007learning,
+  title={Learning to Rank: From Pairwise Approach to Listwise Approach},
+  author={Zhe Cao and Tao Qin and Tie-Yan Liu and Ming-Feng Tsai and Hang Li},
+  booktitle={Proceedings of the 24th International Conference on Machine Learning},
+  year={2007},
+  doi={10.1145/1273496.1273513}
+}"""
+
+LISTMLE = """@inproceedings{xia2008listwise,
+  title={Listwise Approach to Learning to Rank: Theory and Algorithm},
+  author={Fen Xia and Tie-Yan Liu and Jue Wang and Wensheng Zhang and Hang Li},
+  booktitle={Proceedings of the 25th International Conference on Machine Learning},
+  year={2008},
+  doi={10.1145/1390156.1390306}
+}"""
+
+PLISTMLE = """@inproceedings{lan2014position,
+  title={Position-Aware {ListMLE}: A Sequential Learning Process for Ranking},
+  author={Yanyan Lan and Yadong Zhu and Jiafeng Guo and Shuzi Niu and Xueqi Cheng},
+  booktitle={Proceedings of the 30th Conference on Uncertainty in Artificial Intelligence},
+  year={2014}
+}"""
+
+RANK_DISTILLM = """@inproceedings{schlatt2025rankdistillm,
+  title={{Rank-DistiLLM}: Closing the Effectiveness Gap Between Cross-Encoders and {LLMs} for Passage Re-ranking},
+  author={Ferdinand Schlatt and Maik Fr{\\"o}be and Harrisen Scells and Shengyao Zhuang and Bevan Koopman and Guido Zuccon and
+    Benno Stein and Martin Potthast and Matthias Hagen},
+  booktitle={Advances in Information Retrieval},
+  year={2025},
+  doi={10.1007/978-3-031-88714-7_31}
+}"""
+
+GIST_EMBED = """@misc{solatorio2024gistembed,
+  title={{GISTEmbed}: Guided In-sample Selection of Training Negatives for Text Embedding Fine-tuning},
+  author={Aivin V. Solatorio},
+  year={2024},
+  eprint={2402.16829},
+  archivePrefix={arXiv}
+}"""
+
+MEGA_BATCH = """@inproceedings{wieting2018paranmt,
+  title={{ParaNMT-50M}: Pushing the Limits of Paraphrastic Sentence Embeddings with Millions of Machine Translations},
+  author={John Wieting and Kevin Gimpel},
+  booktitle={Proceedings of the 56th Annual Meeting of the Association for Computational Linguistics},
+  year={2018},
+  doi={10.18653/v1/P18-1042}
+}"""
+
+SPREAD_OUT = """@inproceedings{zhang2017learning,
+  title={Learning Spread-out Local Feature Descriptors},
+  author={Xu Zhang and Felix X. Yu and Sanjiv Kumar and Shih-Fu Chang},
+  booktitle={IEEE International Conference on Computer Vision},
+  year={2017},
+  eprint={1708.06320},
+  archivePrefix={arXiv}
+}"""
+
+MATRYOSHKA_2D = """@misc{li2024matryoshka,
+  title={{2D} Matryoshka Sentence Embeddings},
+  author={Xianming Li and Zongxi Li and Jing Li and Haoran Xie and Qing Li},
+  year={2024},
+  eprint={2402.14776},
+  archivePrefix={arXiv}
+}"""
+
+EMBED_DISTILL = """@misc{kim2023embeddistill,
+  title={{EmbedDistill}: A Geometric Knowledge Distillation for Information Retrieval},
+  author={Seungyeon Kim and Ankit Singh Rawat and Manzil Zaheer and Sadeep Jayasumana and Veeranjaneyulu Sadhanala and
+    Wittawat Jitkrittum and Aditya Krishna Menon and Rob Fergus and Sanjiv Kumar},
+  year={2023},
+  eprint={2301.12005},
+  archivePrefix={arXiv}
+}"""
+
+CONTRASTIVE_TENSION = """@inproceedings{carlsson2021semantic,
+  title={Semantic Re-tuning with Contrastive Tension},
+  author={Fredrik Carlsson and Amaru Cuba Gyllensten and Evangelia Gogoulou and Erik Ylip{\\"a}{\\"a} Hellqvist and Magnus Sahlgren},
+  booktitle={International Conference on Learning Representations},
+  year={2021}
+}"""
+
+TSDAE = """@inproceedings{wang2021tsdae,
+  title={{TSDAE}: Using Transformer-based Sequential Denoising Auto-Encoder for Unsupervised Sentence Embedding Learning},
+  author={Kexin Wang and Nils Reimers and Iryna Gurevych},
+  booktitle={Findings of the Association for Computational Linguistics: EMNLP 2021},
+  year={2021},
+  eprint={2104.06979},
+  archivePrefix={arXiv}
+}"""

@@ -47,7 +47,7 @@ class CoSENTLoss(Loss):
 
     Only the order of the scores counts; pairs with equal scores are not compared. A batch of equal scores has loss 0.
     Source: doi:10.1109/TASLP.2024.3402087 (first: J. Su, kexue.fm/archives/8847, 2022).
-    Shapes: anchor, positive (B, D); score (B,). Coupling: batch (the rows of one process; the log is taken once).
+    Shapes: anchor, positive (B, D); score (B,). Coupling: batch (the rows of all processes; the log is taken once).
     """
 
     coupling: ClassVar[str] = "batch"
@@ -74,7 +74,7 @@ class AnglELoss(Loss):
     Triplets and n-tuples need no scores: the positive has score 1, each negative 0. With scores, a negative has 1 - score.
     Source: arXiv:2309.12871, section "Angle Objective". The further terms of that paper (cosine and in-batch objectives)
     are `cosent` and `mnrl`; `sum` adds them.
-    Shapes: anchor, positive, negatives (B, D); score (B,) or none. Coupling: batch (the rows of one process).
+    Shapes: anchor, positive, negatives (B, D); score (B,) or none. Coupling: batch (the rows of all processes).
     """
 
     coupling: ClassVar[str] = "batch"

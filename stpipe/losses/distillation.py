@@ -12,6 +12,7 @@ from torch import Tensor
 from stpipe.config.errors import DataError
 from stpipe.config.fields import option
 from stpipe.config.registry import LOSSES
+from stpipe.core.batch import Targets
 from stpipe.core.context import StepContext
 from stpipe.core.reps import RepBatch
 from stpipe.core.result import LossOutput
@@ -40,24 +41,39 @@ class MSELoss(Loss):
     citation: ClassVar[str] = citations.DISTILLATION
 
     def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
-        errors = [(upcast(batch.local(role)) - self._teacher(batch, role)).square().mean(-1) for role in batch.roles]
-        return LossOutput.per_row(torch.stack(errors).mean(0))
+        return LossOutput.per_row(torch.stack([self._error(batch, role) for role in batch.roles]).mean(0))
 
     @staticmethod
-    def _teacher(batch: RepBatch, role: str) -> Tensor:
-        """(B, D) vectors for one role."""
-        vectors, student = batch.targets.vectors, batch.local(role)
-        teacher = vectors.get(role, vectors.get("*"))
-        if teacher is None:
-            raise DataError(
-                f"loss 'mse' needs a teacher's vector for '{role}', found: {sorted(vectors) or 'none'}. Map it with dataset.columns.label"
-            )
-        if teacher.shape != student.shape:
-            raise DataError(
-                f"loss 'mse': the teacher's vectors for '{role}' have {teacher.shape[-1]} dimensions, the model has {student.shape[-1]}. "
-                "Use a teacher of that width, or give the model a dense head of the teacher's"
-            )
-        return upcast(teacher.detach())
+    def _error(batch: RepBatch, role: str) -> Tensor:
+        """(B,) mean squared difference of one role."""
+        student = upcast(batch.local(role))
+        return (student - teacher_vectors(batch.targets, role, student.shape[-1], loss="mse")).square().mean(-1)
+
+
+def teacher_vectors(targets: Targets, role: str, width: int, *, loss: str) -> Tensor:
+    """(B, width) vectors of a teacher for one role: those given for it, or for all roles.
+
+    Args:
+        targets: of the rows.
+        role: role of the texts.
+        width: of what they are compared with.
+        loss: name of the loss that asks, for messages.
+
+    Raises:
+        DataError: there are none, or they have another width.
+    """
+    vectors = targets.vectors
+    teacher = vectors.get(role, vectors.get("*"))
+    if teacher is None:
+        raise DataError(
+            f"loss '{loss}' needs a teacher's vector for '{role}', found: {sorted(vectors) or 'none'}. Map it with dataset.columns.label"
+        )
+    if teacher.shape[-1] != width:
+        raise DataError(
+            f"loss '{loss}': the teacher's vectors for '{role}' have {teacher.shape[-1]} dimensions, the model has {width}. "
+            "Use a teacher of that width, give the model a dense head of the teacher's, or learn a map (embed_distill with projection_dim)"
+        )
+    return upcast(teacher.detach())
 
 
 def student_scores(batch: RepBatch, similarity: str) -> Tensor:
@@ -87,26 +103,30 @@ class MarginMSELoss(Loss):
 
     def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
         scores = student_scores(batch, self.similarity)
-        return LossOutput.per_row((scores[:, :1] - scores[:, 1:] - self._teacher(batch)).square().mean(1))
-
-    @staticmethod
-    def _teacher(batch: RepBatch) -> Tensor:
-        """(B, n) margins of the teacher."""
-        count, targets = len(batch.negatives), batch.targets
-        given = targets.scores if targets.scores is not None else targets.score
-        if given is None:
-            raise DataError(
-                f"loss 'margin_mse' needs {_wanted(count)} a row, but the batch has no label. Map one with dataset.columns.label"
-            )
-        given = upcast(given.detach())
-        given = given[:, None] if given.dim() == 1 else given
-        if given.shape[1] not in (count, count + 1):
-            raise DataError(f"loss 'margin_mse' needs {_wanted(count)} a row with {count} negative(s); found {given.shape[1]}")
-        return given if given.shape[1] == count else given[:, :1] - given[:, 1:]
+        teacher = teacher_margins(batch.targets, len(batch.negatives), loss="margin_mse")
+        return LossOutput.per_row((scores[:, :1] - scores[:, 1:] - teacher).square().mean(1))
 
 
-def _wanted(negatives: int) -> str:
-    return f"{negatives} margin(s) of a teacher, or {negatives + 1} scores with that of the positive first,"
+def teacher_margins(targets: Targets, negatives: int, *, loss: str) -> Tensor:
+    """(B, n) margins of the teacher between the positive and each of n = `negatives` negatives: as given, or from its 1 + n scores.
+
+    Args:
+        targets: of the rows.
+        negatives: of each row.
+        loss: name of the loss that asks, for messages.
+
+    Raises:
+        DataError: there is no label, or it has another number of values.
+    """
+    given = targets.scores if targets.scores is not None else targets.score
+    wanted = f"{negatives} margin(s) of a teacher, or {negatives + 1} scores with that of the positive first,"
+    if given is None:
+        raise DataError(f"loss '{loss}' needs {wanted} a row, but the batch has no label. Map one with dataset.columns.label")
+    given = upcast(given.detach())
+    given = given[:, None] if given.dim() == 1 else given
+    if given.shape[1] not in (negatives, negatives + 1):
+        raise DataError(f"loss '{loss}' needs {wanted} a row with {negatives} negative(s); found {given.shape[1]}")
+    return given if given.shape[1] == negatives else given[:, :1] - given[:, 1:]
 
 
 @LOSSES.register("distill_kl_div", aliases=("DistillKLDivLoss",))

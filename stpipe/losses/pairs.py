@@ -103,7 +103,7 @@ class OnlineContrastiveLoss(Loss):
 
     When the batch has no pair of the other label, the mean distance of the own label takes its place. Pairs with another
     label than 0 and 1 are left out. Source: none published; the definition is that of the sentence-transformers documentation.
-    Shapes: anchor, positive (B, D); label (B,). Coupling: batch (the rows of one process).
+    Shapes: anchor, positive (B, D); label (B,). Coupling: batch (the rows of all processes).
     """
 
     coupling: ClassVar[str] = "batch"

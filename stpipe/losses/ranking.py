@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.fields import option
 from stpipe.config.registry import LOSSES
 from stpipe.core.context import StepContext
-from stpipe.core.reps import Pool, RepBatch
+from stpipe.core.reps import RepBatch
 from stpipe.core.result import LossOutput
 from stpipe.losses import citations
-from stpipe.losses.base import Loss
+from stpipe.losses.base import Loss, ModelFacts
+from stpipe.losses.in_batch import InBatch
+from stpipe.losses.learned import MAX_SCALE, LearnedScale
 from stpipe.ops import masks
 from stpipe.ops.similarity import SIMILARITIES, SimilarityName
 
 Direction = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """The batch as the softmax sees it.
-
-    own (B,) int64: place of each anchor's row among the M rows, and so of its positive in the pool, which starts with the
-    M positives; own_row (B, M) bool; related (B, M) bool: see `_relate`.
-    """
-
-    batch: RepBatch
-    pool: Pool
-    own: Tensor
-    own_row: Tensor
-    related: Tensor
 
 
 @LOSSES.register("mnrl", aliases=("MultipleNegativesRankingLoss", "cached_mnrl", "CachedMultipleNegativesRankingLoss"))
@@ -50,11 +37,12 @@ class MultipleNegativesRankingLoss(Loss):
         doc_to_query    s(d_i, q_j): all anchors, the own one too. Contains the pair itself.
         doc_to_doc      s(d_i, d_c): positives and hard negatives of the other rows.
     Hardness: the logit of a chosen negative grows by strength * stopgrad(s(q_i, d_c)) (query_to_doc only).
-    Duplicates: with mask_duplicates, what is known to be a positive is no negative (`_relate`).
+    Duplicates: with mask_duplicates, what is known to be a positive is no negative (losses/in_batch.py).
+    Temperature: with learn_scale, t = min(exp(w), 100) and w is trained from log(scale) on; it is logged as `scale`.
 
     Source: softmax arXiv:1807.03748 eq. 4, in-batch negatives arXiv:1705.00652 section 4.4; all four directions in one Z
     arXiv:2308.03281 section 3; both directions with a Z each arXiv:2310.19923; hardness arXiv:2503.04812 eq. 5, with the
-    strength 5 of arXiv:2509.20354 or 9 of the former.
+    strength 5 of arXiv:2509.20354 or 9 of the former; learned temperature arXiv:2103.00020 section 2.5.
     Shapes: anchor, positive, negatives (B, D) local rows, (M, D) all rows; scores (B, (1 + n) M). Coupling: anchor.
     """
 
@@ -78,12 +66,15 @@ class MultipleNegativesRankingLoss(Loss):
     mask_duplicates: bool = option(
         True, help="Leave out negatives that are known to be positives: same text, or positive of the same anchor text."
     )
+    learn_scale: bool = option(False, help="Train the scale, too, starting from the one given, up to 100 (CLIP).")
 
     def __post_init__(self) -> None:
         if "query_to_doc" not in self.directions:
             raise ConfigError(
                 Problem("directions", f"must contain query_to_doc, which holds the positive pair; found {list(self.directions)}")
             )
+        if self.learn_scale and self.scale > MAX_SCALE:
+            raise ConfigError(Problem("scale", f"is at most {MAX_SCALE:g} when it is learned; found {self.scale:g}"))
         lone = [d for d in self.directions if d in ("query_to_query", "doc_to_doc")]
         if self.partition_mode == "per_direction" and lone:
             raise ConfigError(
@@ -91,46 +82,29 @@ class MultipleNegativesRankingLoss(Loss):
             )
 
     def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
-        view = self._view(batch)
-        blocks = {direction: getattr(self, f"_{direction}")(view) for direction in self.directions}
+        view = InBatch.of(batch, mask_duplicates=self.mask_duplicates)
+        scale = self.own(ctx)() if self.learn_scale else self.scale
+        blocks = {direction: getattr(self, f"_{direction}")(view, scale) for direction in self.directions}
         positive = blocks["query_to_doc"].gather(1, view.own[:, None]).squeeze(1)
         if self.partition_mode == "joint":
             log_z = torch.logsumexp(torch.cat(list(blocks.values()), dim=1) if len(blocks) > 1 else blocks["query_to_doc"], dim=1)
         else:
             log_z = torch.stack([torch.logsumexp(block, dim=1) for block in blocks.values()]).mean(0)
-        return LossOutput.per_row(log_z - positive)
+        out = LossOutput.per_row(log_z - positive)
+        return replace(out, metrics={"scale": scale.detach()}) if isinstance(scale, Tensor) else out
 
-    def _view(self, batch: RepBatch) -> _View:
-        pool = batch.pool()
-        own_row = masks.own_row(batch.row, batch.row_all)
-        own = masks.place(own_row)
-        return _View(batch, pool, own, own_row, self._relate(batch, own, own_row))
+    def learned(self, model: ModelFacts) -> nn.Module | None:
+        return LearnedScale(self.scale) if self.learn_scale else None
 
-    def _relate(self, batch: RepBatch, own: Tensor, own_row: Tensor) -> Tensor:
-        """(B, M) bool: other rows with the anchor's own anchor text or own positive text, so their pair holds for it too."""
-        if not self.mask_duplicates:
-            return torch.zeros_like(own_row)
-        ids = [batch.columns[role].text_id for role in ("anchor", "positive")]
-        return torch.stack([masks.same(i[own], i) for i in ids]).any(0) & ~masks.one_place(own, len(batch.row_all))
-
-    def _known_docs(self, view: _View) -> Tensor:
-        """(B, P) bool: candidates that are positives of the anchor, other than its own: by text, or by their row."""
-        num_docs = len(view.pool.row)
-        if not self.mask_duplicates:
-            return torch.zeros(len(view.own), num_docs, dtype=torch.bool, device=view.own.device)
-        text = masks.same(view.pool.text_id[view.own], view.pool.text_id)
-        related = view.related.repeat(1, num_docs // len(view.batch.row_all)) & view.pool.is_positive
-        return (text | related) & ~masks.one_place(view.own, num_docs)
-
-    def _query_to_doc(self, view: _View) -> Tensor:
+    def _query_to_doc(self, view: InBatch, scale: float | Tensor) -> Tensor:
         """(B, P) logits, -inf at known positives."""
         similarity = SIMILARITIES[self.similarity].matrix(view.batch.local("anchor"), view.pool.rep.values)
-        logit = similarity * self.scale
+        logit = similarity * scale
         if self.hardness_mode is not None and self.hardness_strength > 0:
             logit = logit + self.hardness_strength * torch.where(self._harder(view), similarity.detach(), 0)
-        return logit.masked_fill(self._known_docs(view), -torch.inf)
+        return logit.masked_fill(view.known_docs(), -torch.inf)
 
-    def _harder(self, view: _View) -> Tensor:
+    def _harder(self, view: InBatch) -> Tensor:
         """(B, P) bool: the negatives that hardness_mode names."""
         own_row = masks.own_row(view.batch.row, view.pool.row)
         chosen = {
@@ -140,21 +114,22 @@ class MultipleNegativesRankingLoss(Loss):
         }
         return chosen[str(self.hardness_mode)]
 
-    def _query_to_query(self, view: _View) -> Tensor:
+    def _query_to_query(self, view: InBatch, scale: float | Tensor) -> Tensor:
         """(B, M) logits, -inf at the anchor itself."""
-        return self._logit(view.batch.local("anchor"), view.batch.columns["anchor"].all.values, view.own_row | view.related)
+        anchors = view.batch.columns["anchor"].all.values
+        return self._logit(view.batch.local("anchor"), anchors, scale, view.own_row | view.related)
 
-    def _doc_to_query(self, view: _View) -> Tensor:
+    def _doc_to_query(self, view: InBatch, scale: float | Tensor) -> Tensor:
         """(B, M) logits; the own anchor is the positive of the own document."""
-        return self._logit(view.batch.local("positive"), view.batch.columns["anchor"].all.values, view.related)
+        return self._logit(view.batch.local("positive"), view.batch.columns["anchor"].all.values, scale, view.related)
 
-    def _doc_to_doc(self, view: _View) -> Tensor:
+    def _doc_to_doc(self, view: InBatch, scale: float | Tensor) -> Tensor:
         """(B, P) logits, -inf at all documents of the own row."""
-        drop = masks.own_row(view.batch.row, view.pool.row) | self._known_docs(view)
-        return self._logit(view.batch.local("positive"), view.pool.rep.values, drop)
+        drop = masks.own_row(view.batch.row, view.pool.row) | view.known_docs()
+        return self._logit(view.batch.local("positive"), view.pool.rep.values, scale, drop)
 
-    def _logit(self, a: Tensor, b: Tensor, drop: Tensor) -> Tensor:
-        return (SIMILARITIES[self.similarity].matrix(a, b) * self.scale).masked_fill(drop, -torch.inf)
+    def _logit(self, a: Tensor, b: Tensor, scale: float | Tensor, drop: Tensor) -> Tensor:
+        return (SIMILARITIES[self.similarity].matrix(a, b) * scale).masked_fill(drop, -torch.inf)
 
 
 @LOSSES.register("sparse_mnrl", aliases=("SparseMultipleNegativesRankingLoss",))

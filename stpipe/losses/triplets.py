@@ -80,7 +80,7 @@ class BatchHardTripletLoss(Loss):
         L_i = max(0, margin + max over p of d(i, p) - min over n of d(i, n))
 
     p: other texts of the class of i; n: texts of other classes. A text without either makes no triplet and does not count.
-    Source: arXiv:1703.07737 eq. 5. Shapes: anchor (B, D); label (B,). Coupling: batch (the rows of one process).
+    Source: arXiv:1703.07737 eq. 5. Shapes: anchor (B, D); label (B,). Coupling: batch (the rows of all processes).
     """
 
     coupling: ClassVar[str] = "batch"
@@ -105,7 +105,7 @@ class BatchHardSoftMarginTripletLoss(Loss):
         L_i = log(1 + exp(max over p of d(i, p) - min over n of d(i, n)))
 
     p, n and texts without triplet as in `batch_hard_triplet`. Source: arXiv:1703.07737 section 2, "Soft-margin".
-    Shapes: anchor (B, D); label (B,). Coupling: batch (the rows of one process).
+    Shapes: anchor (B, D); label (B,). Coupling: batch (the rows of all processes).
     """
 
     coupling: ClassVar[str] = "batch"
@@ -130,7 +130,7 @@ class BatchSemiHardTripletLoss(Loss):
         n = the nearest negative with d(i, n) > d(i, p); without one, the farthest negative
 
     Pairs whose first text has no negative do not count. Source: arXiv:1503.03832 section 3.2 (semi-hard negatives).
-    Shapes: anchor (B, D); label (B,). Coupling: batch (the rows of one process). Count: pairs.
+    Shapes: anchor (B, D); label (B,). Coupling: batch (the rows of all processes). Count: pairs.
     """
 
     coupling: ClassVar[str] = "batch"
@@ -160,7 +160,7 @@ class BatchAllTripletLoss(Loss):
 
     Hinges of one row are summed by sorting (ops.reduce.hinge_sums), never spelled out: O(B^2 log B) instead of B^3.
     Source: arXiv:1703.07737 eq. 6, with the mean over non-zero terms of its section 3.2 ("BA != 0").
-    Shapes: anchor (B, D); label (B,). Coupling: batch (the rows of one process). Count: violating triplets.
+    Shapes: anchor (B, D); label (B,). Coupling: batch (the rows of all processes). Count: violating triplets.
     """
 
     coupling: ClassVar[str] = "batch"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.fields import option
 from stpipe.config.registry import LOSSES
+from stpipe.config.used_losses import counts_differ
 from stpipe.core.context import StepContext
 from stpipe.core.reps import RepBatch
 from stpipe.core.result import LossOutput
@@ -87,11 +88,12 @@ class SumLoss(Loss):
 
         L = sum over terms k of w_k L_k
 
-    Coupling: the tightest of the terms. Formats: those that all terms can be trained on.
+    Coupling: the tightest of the terms; batch, when they are means over different things (Loss.counts). Formats: those that all terms
+    can be trained on.
     """
 
     coupling: ClassVar[str] = "inherit"
-    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
+    kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse", "cross_encoder")
     wraps: ClassVar[tuple[str, ...]] = ("terms",)
 
     terms: Mapping[str, Term] = option(help="Name of the term -> {loss: {name: ...}, weight: 1.0}.")
@@ -100,5 +102,17 @@ class SumLoss(Loss):
         if not self.terms:
             raise ConfigError(Problem("terms", "must hold at least one term, like {main: {loss: {name: mnrl}, weight: 1.0}}"))
 
-    def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
+    def effective_coupling(self) -> str:
+        return "batch" if counts_differ(loss.counts for loss in innermost(self)) else super().effective_coupling()
+
+    def __call__(self, batch: Any, ctx: StepContext) -> LossOutput:
         return LossOutput.combine({name: (term.weight, term.loss(batch, ctx)) for name, term in self.terms.items()})
+
+
+def innermost(loss: Loss) -> Iterator[Loss]:
+    """The losses inside wrappers, or the loss itself."""
+    inner = loss.inner()
+    if not inner:
+        yield loss
+    for part in inner:
+        yield from innermost(part)

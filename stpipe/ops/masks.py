@@ -37,3 +37,11 @@ def one_place(place_B: Tensor, num_candidates: int) -> Tensor:
 def same_class_pairs(label: Tensor) -> Tensor:
     """(B, B) bool: another row of the same class."""
     return same(label, label) & ~torch.eye(label.numel(), dtype=torch.bool, device=label.device)
+
+
+def first_of_each(id_M: Tensor) -> Tensor:
+    """(M,) bool: the first row of each id, so that what is kept is all different; no host sync."""
+    ordered, order = torch.sort(id_M, stable=True)
+    fresh = torch.ones_like(id_M, dtype=torch.bool)
+    fresh[1:] = ordered[1:] != ordered[:-1]
+    return torch.empty_like(fresh).scatter_(0, order, fresh)

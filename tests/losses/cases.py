@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stpipe import losses as L
 from stpipe.core.batch import Targets
-from stpipe.core.reps import RepBatch
+from stpipe.core.context import StepContext
+from stpipe.core.reps import Column, Rep, RepBatch
+from stpipe.core.tokens import Tokens
 from stpipe.losses.csr import OUTPUTS
 from tests.losses import naive, naive_csr
 
@@ -23,8 +25,9 @@ ROWS, WIDTH = 7, 6
 class LossCase:
     """A loss and its reference.
 
-    roles: columns of the batch; targets: "score", "binary", "class", "vector", "vectors", "margin", "margins", "scores" or None;
-    lexical: values at least 0, many of them 0; reference: (values, targets) -> float64 loop.
+    roles: columns of the batch; targets: "score", "binary", "class" (any numbers), "classes" (0 to 2), "vector", "vectors", "margin",
+    "margins", "scores", "tokens" or None; lexical: values at least 0, many of them 0; learned: what the loss learns itself;
+    reference: (values, targets) -> float64 loop.
     """
 
     id: str
@@ -34,12 +37,19 @@ class LossCase:
     targets: str | None = None
     width: int = WIDTH
     lexical: bool = False
+    learned: Mapping[Any, nn.Module] = field(default_factory=dict)
+
+    @property
+    def context(self) -> StepContext:
+        """A moment in the run."""
+        return StepContext(step=3, num_steps=10, seed=1, learned=self.learned)
 
     @property
     def compares_rows(self) -> bool:
         """Whether rows, rather than the texts within one, are held against each other."""
         within = ("contrastive", "online_contrastive", "mse", "cosine_similarity", "triplet", "sum", "matryoshka-mse", "matryoshka-triplet")
-        within += ("margin_mse", "distill", "sparse_distill", "splade", "csr")
+        within += ("margin_mse", "distill", "sparse_distill", "splade", "csr", "mega_batch", "softmax", "matryoshka-softmax")
+        within += ("embed_distill", "denoising", "adaptive_layer")
         return not self.id.startswith(within) and not (self.id.startswith("angle-") and len(self.roles) > 2)
 
     def values(self, *, seed: int = 0, rows: int = ROWS, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -57,6 +67,10 @@ class LossCase:
             return Targets(label=torch.randint(0, 2, (rows,), generator=g))
         if self.targets == "class":
             return Targets(label=torch.arange(rows) % 3 + 5)
+        if self.targets == "classes":
+            return Targets(label=torch.arange(rows) % 3)
+        if self.targets == "tokens":
+            return Targets(tokens=Tokens.from_lists([torch.randint(0, 9, (2 + i % 4,), generator=g).tolist() for i in range(rows)]))
         if self.targets == "vector":
             return Targets(vectors={"*": torch.randn(rows, self.width, generator=g, dtype=torch.float64).to(dtype)})
         if self.targets == "vectors":
@@ -81,18 +95,27 @@ def plain_targets(targets: Targets) -> Any:
     """What the naive functions take."""
     if targets.vectors:
         return {k: v.double() for k, v in targets.vectors.items()}
+    if targets.tokens is not None:
+        return [ids.tolist() for ids in targets.tokens.ids.split(targets.tokens.lengths.tolist())]
     found = next((t for t in (targets.score, targets.label, targets.scores) if t is not None), None)
     return None if found is None else found.double()
 
 
-def rep_batch(values: dict[str, Tensor], targets: Targets) -> RepBatch:
-    """The batch of these values; `anchor/sae_k` is a further output of the encoder for the anchors, not a role."""
-    batch = RepBatch.from_values({role: x for role, x in values.items() if "/" not in role}, targets=targets)
+def rep_batch(values: dict[str, Tensor], targets: Targets, *, text_id: Mapping[str, Tensor] | None = None) -> RepBatch:
+    """The batch of these values; `anchor/sae_k` is a further output of the encoder for the anchors, not a role, and `guide@anchor` what
+    another model makes of the anchors."""
+    roles = {role: x for role, x in values.items() if "/" not in role and "@" not in role}
+    batch = RepBatch.from_values(roles, targets=targets, text_id=text_id)
+    teacher: dict[str, dict[str, Column]] = {}
+    for name, x in values.items():
+        if "@" in name:
+            of, role = name.split("@")
+            teacher.setdefault(of, {})[role] = Column(Rep(x), Rep(x), batch.columns[role].text_id)
     columns = {}
     for role, column in batch.columns.items():
         extras = {name.removeprefix(f"{role}/"): x for name, x in values.items() if name.startswith(f"{role}/")}
         columns[role] = replace(column, local=replace(column.local, extras=extras), all=replace(column.all, extras=extras))
-    return replace(batch, columns=columns)
+    return replace(batch, columns=columns, teacher=teacher)
 
 
 PAIR = ("anchor", "positive")

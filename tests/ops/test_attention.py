@@ -44,6 +44,22 @@ def naive(
     return torch.cat(outs, dim=1).transpose(0, 1)[None]
 
 
+@pytest.mark.parametrize("groups", [HEADS, 2])
+@pytest.mark.parametrize(("causal", "window"), [(False, None), (True, None), (False, 3), (True, 4)])
+def test_inference_equals_single_texts(groups: int, causal: bool, window: int | None) -> None:
+    inputs = tensors(groups)
+    packing = Packing.of(torch.tensor(LENGTHS), torch.device("cpu"))
+    expected = naive(*inputs, causal=causal, window=window, scale=0.3)
+    assert float(expected.detach().std()) > 0.1
+    with torch.inference_mode():
+        out, _ = packed_attention(SimpleNamespace(is_causal=causal), *inputs, None, packing=packing, scaling=0.3, sliding_window=window)
+        short, _ = packed_attention(
+            SimpleNamespace(is_causal=causal), *(x.bfloat16() for x in inputs), None, packing=packing, scaling=0.3, sliding_window=window
+        )
+    torch.testing.assert_close(out.clone(), expected.detach())
+    assert short.dtype == torch.bfloat16 and float((short - expected).abs().max()) < 0.1
+
+
 def gradients(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     weights = torch.linspace(-2, 2, out.numel(), dtype=out.dtype).view(out.shape).cos()
     return [out, *torch.autograd.grad((out * weights).sum(), inputs)]

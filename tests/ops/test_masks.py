@@ -27,3 +27,8 @@ def test_one_place_undoes_place() -> None:
     place = torch.tensor([2, 0])
     assert masks.one_place(place, 3).tolist() == [[False, False, True], [True, False, False]]
     assert torch.equal(masks.place(masks.one_place(place, 3)), place)
+
+
+def test_the_first_of_each_id_in_the_order_of_the_rows() -> None:
+    assert masks.first_of_each(torch.tensor([9, 4, 7, 4, 1, 9, 9])).tolist() == [True, True, True, False, True, False, False]
+    assert masks.first_of_each(torch.tensor([3])).tolist() == [True]
