@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import xxhash
 from filelock import FileLock
 
 from stpipe.config.errors import ConfigError
-
-MANIFEST = "manifest.json"
+from stpipe.core.digest import MANIFEST as MANIFEST
+from stpipe.core.digest import digest as digest
+from stpipe.core.digest import file_digest as file_digest
+from stpipe.core.digest import is_complete as is_complete
+from stpipe.core.digest import write_manifest
 
 
 def cache_root(cache_dir: str | None = None) -> Path:
@@ -25,29 +25,6 @@ def cache_root(cache_dir: str | None = None) -> Path:
         return Path(os.environ["STPIPE_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "stpipe"
-
-
-def digest(value: Any) -> str:
-    """128-bit hash of a JSON value, whatever the order of its keys."""
-    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True, ensure_ascii=True).encode())
-
-
-def file_digest(path: Path) -> str:
-    """128-bit hash of the bytes of a file."""
-    state = xxhash.xxh3_128()
-    with path.open("rb") as handle:
-        while block := handle.read(1 << 22):
-            state.update(block)
-    return state.hexdigest()
-
-
-def is_complete(folder: Path) -> bool:
-    """True when the folder holds exactly what its manifest says, byte for byte."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-        return all(file_digest(folder / name) == expected for name, expected in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def make_once(folder: Path, build: Callable[[Path], None]) -> bool:
@@ -67,8 +44,7 @@ def make_once(folder: Path, build: Callable[[Path], None]) -> bool:
             temporary.mkdir()
             try:
                 build(temporary)
-                files = {p.name: file_digest(p) for p in sorted(temporary.iterdir())}
-                (temporary / MANIFEST).write_text(json.dumps({"files": files}))
+                write_manifest(temporary)
                 temporary.rename(folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)

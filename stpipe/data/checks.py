@@ -89,9 +89,12 @@ def overlap(train: Loaded, held_out: Loaded, action: str) -> tuple[Loaded, list[
     if action == "off":
         return train, []
     first, second = _key_roles(train)
-    bad = np.isin(text_hashes(train, first), text_hashes(held_out, first))
-    if second is not None:
-        trained, held = (_pair(text_hashes(side, first), text_hashes(side, second)) for side in (train, held_out))
+    theirs, their_second = _key_roles(held_out)
+    bad = np.isin(text_hashes(train, first), text_hashes(held_out, theirs))
+    if second is not None and their_second is not None:
+        trained, held = (
+            _pair(text_hashes(side, a), text_hashes(side, b)) for side, a, b in ((train, first, second), (held_out, theirs, their_second))
+        )
         bad |= np.isin(trained, held)
     if not bad.any():
         return train, []

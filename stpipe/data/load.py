@@ -51,7 +51,7 @@ def load(section: SourceSection, request: SourceRequest, *, path: str, classes: 
         path: configuration path of the data set, for messages.
         classes: names of classes that already have numbers (those of the training data).
     """
-    raw = open_source(request)
+    raw = open_source(request).flattened()
     if len(raw) == 0:
         raise DataError(f"{raw.origin}: found no rows, expected at least one.")
     roles = resolve_roles(raw.table.column_names, section.columns, origin=raw.origin, key=path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -69,19 +69,46 @@ def prepare(
     held_out: dict[str, PreparedSource] = {}
     scans: dict[str, dict[str, SplitScan]] = {}
     seen: set[str] = set()
-    for name, source in data_sets(section).items():
-        path = "dataset" if not section.sources else f"dataset.sources.{name}"
-        asked = _request(section, source, path, offline=offline, teacher=teacher)
-        sides = _sides(section, source, asked, path=path, label_range=(label_ranges or {}).get(name, (None, None)))
+    for name, source, path, sides in _all_sides(section, offline=offline, label_ranges=label_ranges, teacher=teacher):
         scans[name] = {}
-        seen |= set(sides["train"].loaded.texts.roles)
-        _check_role_keys(section.sources.get(name, section), sides["train"].loaded.texts.roles, path)
+        roles = {role for side in sides.values() for role in side.loaded.texts.roles}
+        seen |= roles
+        _check_role_keys(section.sources.get(name, section), roles, path)
         for split, side in sides.items():
             prepared = write_prepared(side.loaded, encoder.of(side.loaded, source), options, name=name)
             scans[name][split] = _scan(side, prepared, section)
             (train if split == "train" else held_out)[name] = prepared
     _check_role_keys(section, seen, "dataset")
     return PreparedData(train, held_out, ScanReport(scans))
+
+
+def read_splits(
+    section: DatasetSection,
+    *,
+    offline: bool = False,
+    label_ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
+    teacher: Teacher | None = None,
+) -> dict[str, dict[str, Loaded]]:
+    """Data set -> split ("train", and "eval" where rows are held out) -> the rows that `prepare` would tokenise.
+
+    Arguments are those of `prepare`.
+    """
+    found = _all_sides(section, offline=offline, label_ranges=label_ranges, teacher=teacher)
+    return {name: {split: side.loaded for split, side in sides.items()} for name, _, _, sides in found}
+
+
+def _all_sides(
+    section: DatasetSection,
+    *,
+    offline: bool,
+    label_ranges: Mapping[str, tuple[float | None, float | None]] | None,
+    teacher: Teacher | None,
+) -> Iterator[tuple[str, SourceSection, str, dict[str, _Side]]]:
+    """(name, keys, key path, checked rows by split) of each data set."""
+    for name, source in data_sets(section).items():
+        path = "dataset" if not section.sources else f"dataset.sources.{name}"
+        asked = _request(section, source, path, offline=offline, teacher=teacher)
+        yield name, source, path, _sides(section, source, asked, path=path, label_range=(label_ranges or {}).get(name, (None, None)))
 
 
 def data_sets(section: DatasetSection) -> dict[str, SourceSection]:
@@ -168,16 +195,16 @@ def _held_out(
         key=f"{path}.eval",
         splits=wanted,
         optional_split=source.eval_split is None,
-        format=train.loaded.format.name,
+        format=source.eval_format or train.loaded.format.name,
         rows=source.eval_rows,
     )
     known = train.loaded.labels.classes if train.loaded.labels is not None else None
     side = _checked(load(source, asked, path=path, classes=known or ()), section, label_range)
     mine, theirs = ((s.loaded.format.name, *s.loaded.texts.roles) for s in (side, train))
-    if mine != theirs:
+    if source.eval_format is None and mine != theirs:
         raise DataError(
             f"{side.loaded.raw.origin}: found the format {mine[0]} ({', '.join(mine[1:])}), expected that of the training data, "
-            f"{theirs[0]} ({', '.join(theirs[1:])})."
+            f"{theirs[0]} ({', '.join(theirs[1:])}). Where it is meant to be another, name it in {path}.eval_format."
         )
     side.loaded = cap(side.loaded, source.eval_rows, seed=source.split_seed)
     return side

@@ -103,6 +103,10 @@ class PreparedSource:
         """The distinct texts that the role draws from."""
         return self._stores[self._meta["roles"][role]["store"]]
 
+    def role(self, role: str) -> TextRole:
+        """Which of the texts in its store the role has in each row."""
+        return self._columns[role]
+
     def index(self, role: str) -> np.ndarray:
         """(N,) int64 place of each text of a role in its store."""
         return self._columns[role].index
@@ -113,7 +117,20 @@ class PreparedSource:
 
     def text_ids(self, role: str) -> np.ndarray:
         """(N,) int64 hash of prompt and text of each text of a role, in the order of `lengths`."""
-        return self.store(role).text_ids[self._columns[role].index]
+        return self.text_ids_of(role, self._columns[role])
+
+    def text_ids_of(self, role: str, texts: TextRole) -> np.ndarray:
+        """The same for some texts of the role."""
+        return self.store(role).text_ids[texts.index]
+
+    def full_lengths(self, role: str, texts: TextRole) -> np.ndarray:
+        """(N,) int64 tokens that some texts of the role have before they are cut."""
+        return self.store(role).full_lengths[texts.index].astype(np.int64)
+
+    def texts_of(self, role: str, texts: TextRole) -> list[str]:
+        """The texts themselves, without prompt."""
+        found: list[str] = self.store(role).texts.take(pa.array(texts.index)).to_pylist() if texts.index.size else []
+        return found
 
     def counts(self, role: str) -> np.ndarray:
         """(rows,) int64 texts of each row: ones, but for the ragged role `documents`."""
@@ -153,12 +170,12 @@ class PreparedSource:
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The rows (int64 row numbers) with their tokens, in that order."""
-        columns = {role: self._text_column(role, rows) for role in self.roles}
-        return Batch(columns, self._targets(rows), torch.from_numpy(np.array(rows, np.int64)), self.name)
+        columns = {role: self.text_column(role, self._columns[role].take(rows)) for role in self.roles}
+        return Batch(columns, self.targets(rows), torch.from_numpy(np.array(rows, np.int64)), self.name)
 
-    def _text_column(self, role: str, rows: np.ndarray) -> TextColumn:
+    def text_column(self, role: str, part: TextRole) -> TextColumn:
+        """Some texts of a role with their tokens."""
         store = self.store(role)
-        part = self._columns[role].take(rows)
         lengths = store.lengths[part.index]
         ids = torch.from_numpy(store.ids[spread(store.starts[part.index], lengths)].astype(np.int64))
         prompt_length = self._meta["roles"][role]["prompt_length"]
@@ -166,7 +183,8 @@ class PreparedSource:
         counts = None if part.offsets is None else torch.from_numpy(part.counts())
         return TextColumn(Tokens(ids, torch.from_numpy(lengths), prompts), torch.from_numpy(store.text_ids[part.index]), counts)
 
-    def _targets(self, rows: np.ndarray) -> Targets:
+    def targets(self, rows: np.ndarray) -> Targets:
+        """The labels of some rows."""
         if self._labels is None:
             return Targets()
         return TARGETS[self._labels.kind](self._labels.take(rows))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,8 +10,31 @@ from torch.utils.data import Dataset
 
 from stpipe.config.errors import DataError
 from stpipe.core.batch import Batch
+from stpipe.core.context import derive_seed
 from stpipe.data.mixture import batches_of_epoch, order_of_epoch
 from stpipe.data.prepared import PreparedSource
+
+
+class Collator(Protocol):
+    """Makes a batch of rows."""
+
+    def __call__(self, source: PreparedSource, rows: np.ndarray, part: slice, seed: int) -> Batch:
+        """The rows `part` of the global batch `rows`; seed: of this batch, the same on all processes."""
+        ...
+
+    def row_tokens(self, source: PreparedSource) -> np.ndarray:
+        """(rows,) int64 tokens that each row has in a batch."""
+        ...
+
+
+class TextCollator:
+    """The texts of each role as they are; what models of single texts train on."""
+
+    def __call__(self, source: PreparedSource, rows: np.ndarray, part: slice, seed: int) -> Batch:
+        return source.batch(rows[part])
+
+    def row_tokens(self, source: PreparedSource) -> np.ndarray:
+        return source.row_tokens()
 
 
 class Sampler(Protocol):
@@ -39,6 +62,7 @@ class BatchStream(Dataset):
         seed: of all orders.
         weights: share of each data set under weighted mixing; absent ones are 1.
         drop_last: leave out last batches that are not full.
+        collators: how the rows of a data set become a batch, by its name; absent ones take the texts as they are.
         rank, world_size: this process among those that share each batch.
     """
 
@@ -51,6 +75,7 @@ class BatchStream(Dataset):
         seed: int,
         weights: Mapping[str, float] | None = None,
         drop_last: bool = False,
+        collators: Mapping[str, Collator] | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -63,6 +88,7 @@ class BatchStream(Dataset):
         self.rank = rank
         self.world_size = world_size
         self.names = list(self.sources)
+        self.collators: dict[str, Collator] = {name: (collators or {}).get(name, TextCollator()) for name in self.names}
         sizes = batch_size if isinstance(batch_size, Mapping) else dict.fromkeys(self.names, batch_size)
         self.batch_sizes = {name: sizes[name] for name in self.names}
         self._passes: dict[tuple[str, int], list[np.ndarray]] = {}
@@ -101,24 +127,32 @@ class BatchStream(Dataset):
     def local_rows(self, index: int) -> tuple[str, np.ndarray]:
         """(data set, row numbers of this process's slice) of batch `index` of the run."""
         name, rows = self.rows(index)
-        bounds = np.arange(self.world_size + 1) * rows.size // self.world_size
-        return name, rows[bounds[self.rank] : bounds[self.rank + 1]]
+        return name, rows[self._part(rows.size)]
+
+    def _part(self, size: int) -> slice:
+        bounds = np.arange(self.world_size + 1) * size // self.world_size
+        return slice(int(bounds[self.rank]), int(bounds[self.rank + 1]))
 
     def __getitem__(self, index: int) -> Batch:
-        name, rows = self.local_rows(index)
-        return self.sources[name].batch(rows)
+        name, rows = self.rows(index)
+        return self.collators[name](self.sources[name], rows, self._part(rows.size), derive_seed(self.seed, index, 0xBA7C))
 
-    def worst_case(self) -> Batch:
-        """The batch with the most tokens that could ever come: the longest rows of one data set, as many as its batch has."""
-        best, most = self.names[0], -1
+    def worst_case(self, names: Iterable[str] | None = None) -> Batch:
+        """The batch with the most tokens that could ever come: the longest rows of one data set, as many as its batch has.
+
+        names: of the data sets to take it from; None: all.
+        """
+        looked_at = self.names if names is None else list(names)
+        best, most = looked_at[0], -1
         chosen: dict[str, np.ndarray] = {}
-        for name, source in self.sources.items():
-            tokens = source.row_tokens()
+        for name in looked_at:
+            source = self.sources[name]
+            tokens = self.collators[name].row_tokens(source)
             count = min(self.batch_sizes[name], tokens.size)
             chosen[name] = np.sort(np.argpartition(tokens, -count)[-count:])
             total = int(tokens[chosen[name]].sum())
             best, most = (name, total) if total > most else (best, most)
-        return self.sources[best].batch(chosen[best])
+        return self.collators[best](self.sources[best], chosen[best], slice(None), self.seed)
 
     def _pass(self, name: str, number: int) -> list[np.ndarray]:
         """Global batches of the `number`-th pass over one data set; the newest passes are kept."""

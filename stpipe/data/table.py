@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from stpipe.config.errors import DataError
 
@@ -43,6 +44,16 @@ class RawTable:
         """What the rows were read from, for messages."""
         return self.spans[0].origin if self.spans else "nothing"
 
+    def flattened(self) -> RawTable:
+        """Columns of records as one column a field, named `COLUMN.FIELD`; a list of records becomes a list a field."""
+        table = self.table
+        while any(_is_record(field.type) for field in table.schema):
+            columns: dict[str, pa.ChunkedArray] = {}
+            for name in table.column_names:
+                columns.update(_fields_of(name, table[name]) if _is_record(table[name].type) else {name: table[name]})
+            table = pa.table(columns)
+        return self if table is self.table else replace(self, table=table)
+
     def place(self, row: int) -> str:
         """`FILE line N` (counted from 1) or `FILE row N` (counted from 0) of a row of the table."""
         for span in self.spans:
@@ -50,6 +61,25 @@ class RawTable:
                 return f"{span.origin} row {row}" if span.lines is None else f"{span.origin} line {span.lines[row]}"
             row -= span.rows
         raise IndexError(row)
+
+
+def _is_record(kind: pa.DataType) -> bool:
+    """True for records, and for lists of them."""
+    return pa.types.is_struct(kind) or (pa.types.is_list(kind) and pa.types.is_struct(kind.value_type))
+
+
+def _fields_of(name: str, column: pa.ChunkedArray) -> dict[str, pa.ChunkedArray]:
+    """The fields of a column of records, or of lists of records; a missing record has missing fields."""
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if pa.types.is_struct(array.type):
+        return {f"{name}.{field.name}": pa.chunked_array([pc.struct_field(array, field.name)]) for field in array.type}
+    # flatten() honours offsets and leaves out what null lists hide, so offsets are made anew from the lengths.
+    counts = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    items = array.flatten()
+    fields = {field.name: pc.struct_field(items, field.name) for field in array.type.value_type}
+    lists = {key: pa.ListArray.from_arrays(offsets, values, mask=array.is_null()) for key, values in fields.items()}
+    return {f"{name}.{key}": pa.chunked_array([values]) for key, values in lists.items()}
 
 
 def shown(value: object) -> str:

@@ -13,6 +13,8 @@ from stpipe.data.sources.request import SourceRequest, not_found, pick_split
 from stpipe.data.table import RawTable, concatenate
 
 SPLIT_NAME = re.compile(r"(train|training|validation|valid|val|dev|eval|test)(?![a-z])", re.IGNORECASE)
+#: JSON beside data that is none: the report of `stpipe mine`.
+REPORTS = ("mine.json",)
 CANONICAL = {"training": "train", "valid": "validation", "val": "validation"}
 
 
@@ -23,7 +25,7 @@ def read_directory(request: SourceRequest, path: Path) -> RawTable:
     if (path / "state.json").is_file():
         return _load_saved(request, path)
     by_split: dict[str, list[Path]] = {}
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUFFIXES):
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUFFIXES and p.name not in REPORTS):
         by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
     if not by_split:
         raise not_found(
