@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from stpipe.evaluation.base import Evaluation, Evaluator
 from stpipe.evaluation.binary_classification import BinaryClassificationEvaluator
+from stpipe.evaluation.cross_encoder_classification import CrossEncoderClassificationEvaluator
+from stpipe.evaluation.cross_encoder_correlation import CrossEncoderCorrelationEvaluator
+from stpipe.evaluation.cross_encoder_nano_beir import CrossEncoderNanoBEIREvaluator
+from stpipe.evaluation.cross_encoder_reranking import CrossEncoderRerankingEvaluator
 from stpipe.evaluation.embedding_similarity import EmbeddingSimilarityEvaluator
 from stpipe.evaluation.fusion import HybridEvaluator, ReciprocalRankFusionEvaluator
 from stpipe.evaluation.information_retrieval import InformationRetrievalEvaluator
@@ -15,6 +19,10 @@ from stpipe.evaluation.triplet import TripletEvaluator
 
 __all__ = [
     "BinaryClassificationEvaluator",
+    "CrossEncoderClassificationEvaluator",
+    "CrossEncoderCorrelationEvaluator",
+    "CrossEncoderNanoBEIREvaluator",
+    "CrossEncoderRerankingEvaluator",
     "EmbeddingSimilarityEvaluator",
     "Evaluation",
     "Evaluator",

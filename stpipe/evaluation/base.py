@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from stpipe.config.errors import ConfigError, DataError
 from stpipe.config.fields import option
-from stpipe.config.metrics import MetricSet, expand
+from stpipe.config.metrics import MetricSet, Outputs, expand
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
-from stpipe.evaluation.encoding import EmbeddingModel, EncodeOptions
+from stpipe.evaluation.encoding import EncodeOptions
 
 
 @dataclass(frozen=True)
@@ -55,45 +55,51 @@ class Evaluator(ABC):
     """Settings of one evaluation; calling it with a model and rows gives an `Evaluation`.
 
     Class attributes, all JSON: kinds of model ("dense", ...), formats of rows (config/formats.py), metrics
-    (config/metrics.py: metric_facts).
+    (config/metrics.py: metric_facts), num_outputs ("one" when a cross-encoder must give one score for a pair, else None).
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("dense",)
     formats: ClassVar[tuple[str, ...]]
     metrics: ClassVar[dict[str, Any]]
+    num_outputs: ClassVar[str | None] = None
 
     source: str | None = option(None, help="Data set whose held-out rows are evaluated; None is the only one.")
 
     @abstractmethod
-    def __call__(self, model: EmbeddingModel, rows: Rows, *, batch_size: int) -> Evaluation:
-        """Evaluate `model` on `rows`, `batch_size` texts a forward."""
+    def __call__(self, model: Any, rows: Rows, *, batch_size: int) -> Evaluation:
+        """Evaluate `model`, an inference class of one of `kinds`, on `rows`, `batch_size` texts (or pairs) a forward."""
 
-    def evaluate(self, model: EmbeddingModel, sources: Mapping[str, Rows], *, batch_size: int) -> Evaluation:
+    def evaluate(self, model: Any, sources: Mapping[str, Rows], *, batch_size: int) -> Evaluation:
         """Evaluate `model` on the data set that `source` names among `sources` (name -> held-out rows)."""
         return self(model, self.pick(sources), batch_size=batch_size)
 
-    def baseline(self, sources: Mapping[str, Rows], *, similarity: str) -> Evaluation | None:
-        """What BM25 does on the same data, under the metric names of a model with this similarity function.
+    def baselines(self, sources: Mapping[str, Rows], *, similarity: str) -> Mapping[str, Evaluation]:
+        """What systems without a model do on the same data, under the metric names of a model with this similarity function.
 
-        None when this evaluator does not rank documents, or its settings turn the baseline off.
+        "bm25" is BM25, "base" the order that the data give, a retriever's. Empty when this evaluator does not rank
+        documents, or its settings turn baselines off.
         """
-        return None
+        return {}
 
-    def metric_set(self, *, similarity: str, kind: str = "dense") -> MetricSet:
-        """Names, directions and primary metric for a model of this kind with this similarity function."""
-        return expand(self.metrics, self._values(), similarity=similarity, kind=kind, children=self._children(similarity, kind))
+    def metric_set(self, *, similarity: str, kind: str = "dense", outputs: Outputs = "one") -> MetricSet:
+        """Names, directions and primary metric for a model of this kind with this similarity function.
 
-    def metric_names(self, *, similarity: str, kind: str = "dense") -> tuple[str, ...]:
+        outputs: whether a cross-encoder gives one score for a pair, or one for each class.
+        """
+        children = self._children(similarity, kind, outputs)
+        return expand(self.metrics, self._values(), similarity=similarity, kind=kind, outputs=outputs, children=children)
+
+    def metric_names(self, *, similarity: str, kind: str = "dense", outputs: Outputs = "one") -> tuple[str, ...]:
         """The keys that `Evaluation.metrics` will have."""
-        return self.metric_set(similarity=similarity, kind=kind).names
+        return self.metric_set(similarity=similarity, kind=kind, outputs=outputs).names
 
-    def primary(self, *, similarity: str) -> str:
+    def primary(self, *, similarity: str, outputs: Outputs = "one") -> str:
         """The metric that stands for this evaluator."""
-        return self.metric_set(similarity=similarity).primary
+        return self.metric_set(similarity=similarity, outputs=outputs).primary
 
-    def greater_is_better(self, metric: str, *, similarity: str, kind: str = "dense") -> bool:
+    def greater_is_better(self, metric: str, *, similarity: str, kind: str = "dense", outputs: Outputs = "one") -> bool:
         """True when a larger value is a better model."""
-        return self.metric_set(similarity=similarity, kind=kind).greater_is_better(metric)
+        return self.metric_set(similarity=similarity, kind=kind, outputs=outputs).greater_is_better(metric)
 
     def pick(self, sources: Mapping[str, Rows]) -> Rows:
         """The rows this evaluator reads: of the data set `source`, or of the only one."""
@@ -122,7 +128,7 @@ class Evaluator(ABC):
     def _values(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
-    def _children(self, similarity: str, kind: str) -> Mapping[str, MetricSet]:
+    def _children(self, similarity: str, kind: str, outputs: Outputs) -> Mapping[str, MetricSet]:
         return {}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
+
+T = TypeVar("T", bound=Hashable)
 
 
 class EmbeddingModel(Protocol):
@@ -47,7 +49,7 @@ class EncodeOptions:
     max_active_dims: int | None = None
 
 
-def distinct(texts: Sequence[str]) -> tuple[list[str], list[int] | None]:
-    """The texts without repeats, and the place of each text among them; None when nothing repeats."""
+def distinct(texts: Sequence[T]) -> tuple[list[T], list[int] | None]:
+    """The texts (or pairs of texts) without repeats, and the place of each among them; None when nothing repeats."""
     place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     return list(place), None if len(place) == len(texts) else [place[text] for text in texts]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -16,11 +16,10 @@ from stpipe.config.fields import option
 from stpipe.config.metrics import metric, metric_facts
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
-from stpipe.evaluation import metrics as formulas
 from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
 from stpipe.evaluation.bm25 import BM25
 from stpipe.evaluation.encoding import EmbeddingModel, EncodeOptions
-from stpipe.evaluation.judging import Judged, per_query, qrels_of, run_of
+from stpipe.evaluation.judging import order_metrics, per_query, qrels_of, run_of
 from stpipe.evaluation.metrics import Floats
 from stpipe.evaluation.own_collection import CollectionEvaluator
 from stpipe.evaluation.ranking import NO_DOC, Ranker, Ranking, rank_row
@@ -67,7 +66,8 @@ class FusionEvaluator(CollectionEvaluator, EmbeddingEvaluator):
         """The other system, read now and forgotten after the evaluation."""
         if self.other == BM25_NAME:
             return BM25()
-        loaded: EmbeddingModel = load_model(resolve_path(self.other), device=device)
+        # Of whatever kind the directory is: the searcher refuses one that gives no embeddings.
+        loaded = cast(EmbeddingModel, load_model(resolve_path(self.other), device=device))
         return self._searcher(loaded, loaded.similarity_fn_name, EncodeOptions(batch_size))
 
     def evaluate_rankers(self, model: Ranker, other: Ranker, sources: Mapping[str, Rows]) -> Evaluation:
@@ -77,7 +77,7 @@ class FusionEvaluator(CollectionEvaluator, EmbeddingEvaluator):
         own, theirs = (ranker.search(collection, depth=depth) for ranker in (model, other))
         fused = fuse(own, theirs, self.weights(own, theirs))
         judged = {system: self.grading().judge(collection, r) for system, r in zip(SYSTEMS, (fused, own, theirs), strict=True)}
-        values = {system: self._values_of(result) for system, result in judged.items()}
+        values = {system: order_metrics(result, self.at_k) for system, result in judged.items()}
         primary = f"ndcg@{self.at_k}"
         return Evaluation(
             metrics={f"{system}{name}": float(value.mean()) for system, found in values.items() for name, value in found.items()},
@@ -100,14 +100,6 @@ class FusionEvaluator(CollectionEvaluator, EmbeddingEvaluator):
             corpus_chunk=self.corpus_chunk_size,
             query_chunk=self.query_chunk_size,
         )
-
-    def _values_of(self, judged: Judged) -> dict[str, Floats]:
-        """Metric -> its value for each query."""
-        return {
-            f"ndcg@{self.at_k}": formulas.ndcg_at_k(judged.gain, judged.ideal, self.at_k),
-            f"mrr@{self.at_k}": formulas.reciprocal_rank_at_k(judged.hit, self.at_k),
-            "map": formulas.average_precision_at_k(judged.hit, judged.num_relevant),
-        }
 
 
 @EVALUATORS.register("reciprocal_rank_fusion", aliases=("ReciprocalRankFusionEvaluator",))

@@ -39,8 +39,8 @@ class InformationRetrievalEvaluator(CollectionEvaluator, RetrievalEvaluator):
         found = self.find(model, collection, batch_size=batch_size)
         return self.score(collection, found, evaluator=self._name(), primary=self.primary(similarity=model.similarity_fn_name))
 
-    def baseline(self, sources: Mapping[str, Rows], *, similarity: str) -> Evaluation | None:
-        return None if self.bm25 is None else self.rank_with(BM25(self.bm25), sources, similarity=similarity)
+    def baselines(self, sources: Mapping[str, Rows], *, similarity: str) -> Mapping[str, Evaluation]:
+        return {} if self.bm25 is None else {"bm25": self.rank_with(BM25(self.bm25), sources, similarity=similarity)}
 
     def rank_with(self, ranker: Ranker, sources: Mapping[str, Rows], *, similarity: str) -> Evaluation:
         """Evaluate any ranker under the metric names of a model with this similarity function."""

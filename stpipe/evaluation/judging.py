@@ -50,6 +50,15 @@ class Grading:
         return np.maximum(grades, 0.0) if self.graded else (grades > self.threshold).astype(np.float64)
 
 
+def order_metrics(judged: Judged, at_k: int) -> dict[str, NDArray[np.float64]]:
+    """What is said of an order of given documents: metric -> its value for each query. MAP takes all ranks."""
+    return {
+        f"ndcg@{at_k}": metrics.ndcg_at_k(judged.gain, judged.ideal, at_k),
+        f"mrr@{at_k}": metrics.reciprocal_rank_at_k(judged.hit, at_k),
+        "map": metrics.average_precision_at_k(judged.hit, judged.num_relevant),
+    }
+
+
 def grades_of(collection: Collection, ranking: Ranking) -> NDArray[np.float64]:
     """(Q, K) grade of each ranked document, -inf where it has none."""
     width = len(collection.docs)

@@ -54,6 +54,18 @@ def binary_labels(rows: Rows, positive: Sequence[str] | None) -> NDArray[np.bool
     return np.array([bool(label) for label in labels], dtype=bool)
 
 
+def class_labels(rows: Rows, num_classes: int) -> NDArray[np.int64]:
+    """(N,) classes 0, 1, ... below `num_classes`."""
+    labels = raw_labels(rows)
+    bad = next((i for i, label in enumerate(labels) if label not in range(num_classes)), None)
+    if bad is not None:
+        raise DataError(
+            f"data set '{rows.name}', row {bad}: label {labels[bad]!r} is no class of a model with {num_classes} outputs, expected a whole "
+            f"number from 0 to {num_classes - 1} (found: {_some({str(label) for label in labels})}); set model.num_labels, or check the labels"
+        )
+    return np.array([int(label) for label in labels], dtype=np.int64)
+
+
 def refuse_constant(values: NDArray[Any], rows: Rows, what: str) -> None:
     """Equal labels everywhere leave nothing to tell apart."""
     if (values == values[0]).all():

@@ -166,3 +166,23 @@ def matthews(true_positives: int, predicted: int, positives: int, rows: int) -> 
     """Matthews correlation of a two-way table, 0 where it is undefined."""
     spread = predicted * (rows - predicted) * positives * (rows - positives)
     return (true_positives * rows - predicted * positives) / spread**0.5 if spread else 0.0
+
+
+@dataclass(frozen=True)
+class ClassF1:
+    """F1 of each class, as one number: macro is their mean, weighted the mean weighted by the rows of each class."""
+
+    macro: float
+    weighted: float
+
+
+def f1_of_classes(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> ClassF1:
+    """F1 = 2 tp / (labelled + predicted) of each class that is a label or a prediction of any of the rows (N,).
+
+    Classes that are neither have no F1 and do not count, as in scikit-learn's f1_score.
+    """
+    size = int(max(labels.max(), predicted.max())) + 1
+    support, guessed, right = (np.bincount(x, minlength=size) for x in (labels, predicted, labels[labels == predicted]))
+    there = support + guessed > 0
+    f1 = 2 * right[there] / (support + guessed)[there]
+    return ClassF1(float(f1.mean()), float(f1 @ support[there] / len(labels)))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from stpipe.config.errors import ConfigError
-from stpipe.config.fields import option
-from stpipe.config.metrics import choices, metric_facts
+from stpipe.config.metrics import metric_facts
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import Evaluation
 from stpipe.evaluation.bm25 import BM25
-from stpipe.evaluation.collection import answerable, keep_queries
 from stpipe.evaluation.encoding import EmbeddingModel
-from stpipe.evaluation.nano_files import HUB_ID, NANO_SETS, read_set
+from stpipe.evaluation.nano_files import NANO_SETS
+from stpipe.evaluation.nano_sets import NanoSetsEvaluator, means
 from stpipe.evaluation.ranking import Collection
 from stpipe.evaluation.retrieval import RETRIEVAL_METRICS, RetrievalEvaluator, with_prefix
 from stpipe.evaluation.search import Found
@@ -29,38 +25,19 @@ MEAN = "NanoBEIR_mean_"
 
 @EVALUATORS.register("nano_beir", aliases=("NanoBEIREvaluator", "SparseNanoBEIREvaluator"))
 @dataclass(frozen=True, kw_only=True)
-class NanoBEIREvaluator(RetrievalEvaluator):
+class NanoBEIREvaluator(NanoSetsEvaluator, RetrievalEvaluator):
     """Exact search in the 13 small collections of NanoBEIR; the primary metric is the mean nDCG@10 over the sets.
 
     Metrics have the names of the documentation: `NanoBEIR_mean_cosine_ndcg@10` for the mean, `NanoMSMARCO_cosine_ndcg@10`
     for one set. Reads no rows of the run. Widths of sparse embeddings are means over all texts of all sets.
     """
 
-    formats: ClassVar[tuple[str, ...]] = ()
+    kinds: ClassVar[tuple[str, ...]] = RetrievalEvaluator.kinds
     metrics = metric_facts(
         *with_prefix(RETRIEVAL_METRICS, MEAN),
         *with_prefix(RETRIEVAL_METRICS, "Nano{set}_", {"set": "datasets"}),
         labels={"datasets": NANO_SETS},
     )
-
-    dataset_id: str = option(HUB_ID, help="Hub id of the collection, or a directory with a folder a set (NanoMSMARCO/corpus.jsonl, ...).")
-    datasets: tuple[str, ...] | None = option(None, help=f"Sets to evaluate, of {', '.join(NANO_SETS)}; None is all.")
-    query_prompts: Mapping[str, str] = option(help="Set -> put before its queries; the model's prompt where a set is absent.", factory=dict)
-    corpus_prompts: Mapping[str, str] = option(
-        help="Set -> put before its documents; the model's prompt where a set is absent.", factory=dict
-    )
-
-    def __post_init__(self) -> None:
-        named = {
-            "query_prompts": list(self.query_prompts) or None,
-            "corpus_prompts": list(self.corpus_prompts) or None,
-            "datasets": self.datasets,
-        }
-        for field in named:
-            try:
-                choices(field, named, NANO_SETS)
-            except ConfigError as error:
-                raise ConfigError(f"nano_beir: {error}") from error
 
     def __call__(self, model: EmbeddingModel, rows: Rows, *, batch_size: int) -> Evaluation:
         return self.evaluate(model, {}, batch_size=batch_size)
@@ -68,28 +45,25 @@ class NanoBEIREvaluator(RetrievalEvaluator):
     def evaluate(self, model: EmbeddingModel, sources: Mapping[str, Rows], *, batch_size: int) -> Evaluation:
         return self._over_sets(lambda collection: self.find(model, collection, batch_size=batch_size), model.similarity_fn_name)
 
-    def baseline(self, sources: Mapping[str, Rows], *, similarity: str) -> Evaluation | None:
+    def baselines(self, sources: Mapping[str, Rows], *, similarity: str) -> Mapping[str, Evaluation]:
         if self.bm25 is None:
-            return None
+            return {}
         ranker = BM25(self.bm25)
-        return self._over_sets(lambda collection: self.rank(ranker, collection, similarity=similarity), similarity)
+        return {"bm25": self._over_sets(lambda collection: self.rank(ranker, collection, similarity=similarity), similarity)}
 
     def _over_sets(self, find: Callable[[Collection], Found], similarity: str) -> Evaluation:
         """Search in each set, one held at a time."""
         primary = self.primary(similarity=similarity)
         parts: dict[str, Evaluation] = {}
         all_found: list[Found] = []
-        for name, collection in self.collections():
+        for name, collection in self.collections(self.grading()):
             found = find(collection)
             parts[f"Nano{NANO_SETS[name]}"] = self.score(
                 collection, found, evaluator="information_retrieval", primary=primary.removeprefix(MEAN)
             )
             # Rankings are in the parts by now; what is summed up below are the counts of dimensions.
             all_found.append(_counts_only(found))
-        values = {
-            name: math.fsum(part.metrics[name] for part in parts.values()) / len(parts) for name in next(iter(parts.values())).metrics
-        }
-        values |= _widths(all_found)
+        values = means(parts) | _widths(all_found)
         named = {f"{set_name}_{name}": value for set_name, part in parts.items() for name, value in part.metrics.items()}
         return Evaluation(
             metrics={f"{MEAN}{name}": value for name, value in values.items()} | named,
@@ -98,14 +72,6 @@ class NanoBEIREvaluator(RetrievalEvaluator):
             num_queries=sum(part.num_queries or 0 for part in parts.values()),
             parts=parts,
         )
-
-    def collections(self) -> Iterator[tuple[str, Collection]]:
-        """(name, collection) of each set, read when its turn comes."""
-        for name in dict.fromkeys(self.datasets or NANO_SETS):
-            collection = read_set(self.dataset_id, name)
-            collection = keep_queries(collection, answerable(collection, threshold=self.grading().threshold))
-            query_prompt, doc_prompt = self.query_prompts.get(name), self.corpus_prompts.get(name)
-            yield name, dataclasses.replace(collection, query_prompt=query_prompt, doc_prompt=doc_prompt)
 
 
 def _counts_only(found: Found) -> Found:

@@ -26,7 +26,15 @@ NANO_SETS: Mapping[str, str] = {
     "scifact": "SciFact",
     "touche2020": "Touche2020",
 }
-COLUMNS = {"corpus": ("_id", "text"), "queries": ("_id", "text"), "qrels": ("query-id", "corpus-id")}
+PARTS = ("corpus", "queries", "qrels")
+#: The order in which BM25 found the documents of each query; not every copy has it.
+BM25_PART = "bm25"
+COLUMNS = {
+    "corpus": ("_id", "text"),
+    "queries": ("_id", "text"),
+    "qrels": ("query-id", "corpus-id"),
+    BM25_PART: ("query-id", "corpus-ids"),
+}
 SUFFIXES = (".jsonl", ".parquet")
 
 
@@ -38,7 +46,7 @@ def read_set(dataset_id: str, name: str) -> Collection:
             .jsonl or .parquet), or a clone of the Hub data set.
         name: key of NANO_SETS.
     """
-    parts = {part: _rows(dataset_id, name, part) for part in COLUMNS}
+    parts = {part: _rows(dataset_id, name, part) for part in PARTS}
     docs, queries = (dict(_texts(parts[part])) for part in ("corpus", "queries"))
     number = {doc: i for i, doc in enumerate(docs)}
     grades: dict[str, dict[int, float]] = {}
@@ -56,8 +64,26 @@ def read_set(dataset_id: str, name: str) -> Collection:
     )
 
 
+def read_bm25(dataset_id: str, name: str) -> dict[str, list[str]] | None:
+    """Query id -> ids of the documents that BM25 found, best first, as the collection states them.
+
+    None for a directory without such files; a Hub data set must have the subset `bm25`.
+    """
+    if not _has_bm25(dataset_id, name):
+        return None
+    return {str(row["query-id"]): [str(doc) for doc in row["corpus-ids"]] for row in _rows(dataset_id, name, BM25_PART)}
+
+
+def _has_bm25(dataset_id: str, name: str) -> bool:
+    folder = local_folder(dataset_id, name)
+    if folder is not None:
+        return any((folder / f"{BM25_PART}{suffix}").is_file() for suffix in SUFFIXES)
+    root = Path(dataset_id).expanduser()
+    return not root.is_dir() or (root / BM25_PART).is_dir()
+
+
 def _rows(dataset_id: str, name: str, part: str) -> list[Mapping[str, Any]]:
-    """The rows of `corpus`, `queries` or `qrels` of a set."""
+    """The rows of one part of a set."""
     folder = local_folder(dataset_id, name)
     rows, origin = (_read_hub(dataset_id, name, part), dataset_id) if folder is None else _read_local(folder, part)
     missing = [column for column in COLUMNS[part] if not rows or column not in rows[0]]
@@ -87,7 +113,7 @@ def _read_local(folder: Path, part: str) -> tuple[list[Mapping[str, Any]], Path]
 
     file = next((folder / f"{part}{suffix}" for suffix in SUFFIXES if (folder / f"{part}{suffix}").is_file()), None)
     if file is None:
-        raise ConfigError(f"nano_beir: {folder} has no {' or '.join(part + s for s in SUFFIXES)}; a set needs {', '.join(COLUMNS)}")
+        raise ConfigError(f"nano_beir: {folder} has no {' or '.join(part + s for s in SUFFIXES)}; a set needs {', '.join(PARTS)}")
     kind = "json" if file.suffix == ".jsonl" else "parquet"
     try:
         loaded = datasets.load_dataset(kind, data_files=str(file), split="train")

@@ -80,19 +80,19 @@ def test_identifier_parts_find_what_words_do_not() -> None:
 def test_a_baseline_has_the_models_metric_names(similarity: str) -> None:
     model = ToyModel(similarity_fn_name=similarity)
     for evaluator, rows in ((InformationRetrievalEvaluator(), pairs()), (RerankingEvaluator(), lists())):
-        found = evaluator.baseline({"x": rows}, similarity=similarity)
+        found = evaluator.baselines({"x": rows}, similarity=similarity)["bm25"]
         model_found = evaluator(model, rows, batch_size=8)
-        assert found is not None and found.metrics.keys() == model_found.metrics.keys() and found.primary == model_found.primary
+        assert found.metrics.keys() == model_found.metrics.keys() and found.primary == model_found.primary
         assert found.per_query is not None and model_found.per_query is not None
         assert [line["query_id"] for line in found.per_query] == [line["query_id"] for line in model_found.per_query]
         assert 0.5 < found.primary_value <= 1, "the first word is common"
 
 
 def test_baselines_can_be_turned_off_and_do_not_exist_without_ranking() -> None:
-    assert InformationRetrievalEvaluator(bm25=None).baseline({"x": pairs()}, similarity="cosine") is None
-    assert RerankingEvaluator(bm25=None).baseline({"x": lists()}, similarity="cosine") is None
-    assert TripletEvaluator().baseline({"x": tuples()}, similarity="cosine") is None
+    assert InformationRetrievalEvaluator(bm25=None).baselines({"x": pairs()}, similarity="cosine") == {}
+    assert RerankingEvaluator(bm25=None).baselines({"x": lists()}, similarity="cosine") == {}
+    assert TripletEvaluator().baselines({"x": tuples()}, similarity="cosine") == {}
     inner = SequentialEvaluator(evaluators={"t": TripletEvaluator(), "r": InformationRetrievalEvaluator()})
-    found = inner.baseline({"x": tuples()}, similarity="cosine")
-    assert found is not None and list(found.parts) == ["r"] and math.isnan(found.primary_value)
-    assert SequentialEvaluator(evaluators={"t": TripletEvaluator()}).baseline({"x": tuples()}, similarity="cosine") is None
+    found = inner.baselines({"x": tuples()}, similarity="cosine")["bm25"]
+    assert list(found.parts) == ["r"] and math.isnan(found.primary_value)
+    assert SequentialEvaluator(evaluators={"t": TripletEvaluator()}).baselines({"x": tuples()}, similarity="cosine") == {}

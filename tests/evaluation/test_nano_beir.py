@@ -64,15 +64,15 @@ def test_means_are_over_sets_and_widths_over_texts(tmp_path: Path, model: ToyMod
 def test_files_of_each_set(tmp_path: Path) -> None:
     root = write_local_copy(tmp_path / "copy", TWO)
     evaluator = NanoBEIREvaluator(dataset_id=str(root), datasets=TWO)
-    baseline = evaluator.baseline({}, similarity="cosine")
-    assert baseline is not None and baseline.primary_value > 0
+    baseline = evaluator.baselines({}, similarity="cosine")["bm25"]
+    assert baseline.primary_value > 0
     write_evaluation(tmp_path / "out", {"after": evaluator(ToyModel(), pairs(), batch_size=8), "bm25": baseline})
     summary = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert summary["primary"] in summary["systems"]["bm25"]
     inner = json.loads((tmp_path / "out" / "NanoMSMARCO" / "metrics.json").read_text())
     assert inner["primary"] == "cosine_ndcg@10" and "after-bm25" in inner["differences"]
     assert (tmp_path / "out" / "NanoTouche2020" / "run.trec").is_file()
-    assert dataclasses.replace(evaluator, bm25=None).baseline({}, similarity="cosine") is None
+    assert dataclasses.replace(evaluator, bm25=None).baselines({}, similarity="cosine") == {}
 
 
 def test_prompts_of_a_set(tmp_path: Path) -> None:

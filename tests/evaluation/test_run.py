@@ -6,7 +6,7 @@ import pytest
 
 from stpipe.config.errors import ConfigError
 from stpipe.evaluation import BinaryClassificationEvaluator, EmbeddingSimilarityEvaluator, Evaluator, InformationRetrievalEvaluator
-from stpipe.evaluation.run import all_metrics, bm25_baselines, evaluate_all, full_metrics, greater_is_better
+from stpipe.evaluation.run import all_baselines, all_metrics, evaluate_all, full_metrics, greater_is_better
 from tests.evaluation.toy import ToyModel, classed, pairs, scored
 
 SOURCES = {"sts": scored(), "docs": pairs(), "same": classed()}
@@ -27,7 +27,8 @@ def test_full_names_are_known_before_and_carry_the_evaluators_name() -> None:
 
 
 def test_baselines_of_those_that_rank() -> None:
-    assert list(bm25_baselines(EVALUATORS, SOURCES, similarity="cosine")) == ["dev"]
+    found = all_baselines(EVALUATORS, SOURCES, similarity="cosine")
+    assert {name: list(systems) for name, systems in found.items()} == {"sts_dev": [], "dev": ["bm25"], "dups": []}
 
 
 def test_directions_of_full_names() -> None:

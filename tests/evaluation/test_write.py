@@ -22,8 +22,7 @@ from tests.evaluation.toy import Collapsed, ToyModel, pairs, scored, tuples
 
 def systems() -> dict[str, Evaluation]:
     evaluator = InformationRetrievalEvaluator()
-    bm25 = evaluator.baseline({"x": pairs()}, similarity="cosine")
-    assert bm25 is not None
+    bm25 = evaluator.baselines({"x": pairs()}, similarity="cosine")["bm25"]
     before, after = (evaluator(ToyModel(noise=n), pairs(), batch_size=8) for n in (3.0, 0.5))
     return {"before": before, "after": after, "bm25": bm25}
 
@@ -90,8 +89,8 @@ def test_undefined_values_are_null(tmp_path: Path) -> None:
 
 def test_parts_have_folders_of_their_own(tmp_path: Path) -> None:
     evaluator = SequentialEvaluator(evaluators={"ir": InformationRetrievalEvaluator(), "t": TripletEvaluator()})
-    bm25 = evaluator.baseline({"x": tuples()}, similarity="cosine")
-    assert bm25 is not None and math.isnan(bm25.primary_value)
+    bm25 = evaluator.baselines({"x": tuples()}, similarity="cosine")["bm25"]
+    assert math.isnan(bm25.primary_value)
     write_evaluation(tmp_path / "all", {"after": evaluator(ToyModel(), tuples(), batch_size=8), "bm25": bm25})
     assert {"all/metrics.json", "all/ir/run.trec", "all/ir/run_bm25.trec", "all/t/per_query.jsonl"} <= set(listing(tmp_path))
     assert json.loads((tmp_path / "all/metrics.json").read_text())["systems"]["bm25"]["sequential_score"] is None

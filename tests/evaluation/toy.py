@@ -105,6 +105,68 @@ class SparseToy:
         return SIMILARITIES[self.similarity_fn_name].paired(a, b)
 
 
+def seed_of(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+@dataclass
+class ToyScorer:
+    """A cross-encoder that likes pairs with the same first word; `noise` is how far the rest moves scores, `num_labels` its outputs."""
+
+    kind = "cross_encoder"
+    similarity_fn_name = ""
+    num_labels: int = 1
+    noise: float = 1.0
+    calls: list[tuple[str | None, list[tuple[str, str]]]] = field(default_factory=list)
+
+    def logits(self, pairs: Sequence[tuple[str, str]], prompt: str | None = None) -> Tensor:
+        """(N, num_labels) before the activation. With classes, texts that share their first word are of the class that is their number."""
+        rows = []
+        for first, second in pairs:
+            generator = torch.Generator().manual_seed(seed_of(f"{prompt or ''}{first}|{second}"))
+            row = self.noise * torch.randn(self.num_labels, generator=generator)
+            word = first.split()[0]
+            if second.split()[0] == word:
+                row[0 if self.num_labels == 1 else int(word[1:]) % self.num_labels] += 2
+            rows.append(row)
+        return torch.stack(rows)
+
+    def predict(
+        self,
+        inputs: Sequence[Any],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: Any = None,
+        convert_to_numpy: bool = True,
+    ) -> Any:
+        """As sentence-transformers: an array of scores, through a sigmoid where there is one."""
+        assert convert_to_numpy, "evaluators compute on arrays"
+        pairs = [(first, second) for first, second in inputs]
+        self.calls.append((prompt, pairs))
+        activation = activation_fn or (torch.nn.Sigmoid() if self.num_labels == 1 else torch.nn.Identity())
+        values = activation(self.logits(pairs, prompt))
+        return (values[:, 0] if self.num_labels == 1 else values).numpy()
+
+
+class EqualScorer(ToyScorer):
+    """Gives every pair the same score."""
+
+    def logits(self, pairs: Sequence[tuple[str, str]], prompt: str | None = None) -> Tensor:
+        return torch.ones(len(pairs), self.num_labels)
+
+
+class DivergedScorer(ToyScorer):
+    """Gives two pairs NaN."""
+
+    def logits(self, pairs: Sequence[tuple[str, str]], prompt: str | None = None) -> Tensor:
+        values = super().logits(pairs, prompt)
+        values[:2] = torch.nan
+        return values
+
+
 class Collapsed(ToyModel):
     """Gives every text the same embedding."""
 
@@ -162,3 +224,17 @@ def classed(num: int = 60) -> Rows:
     near = [bool(label) != (i % 10 == 0) for i, label in enumerate(labels)]
     positives = [f"w{i} text" if n else f"v{i} text" for i, n in enumerate(near)]
     return Rows({"anchor": [f"w{i} ask" for i in range(num)], "positive": positives}, labels, "pair-class", {})
+
+
+def classes_of_pairs(num: int = 60, classes: int = 3) -> Rows:
+    """Pairs of 3 classes that a ToyScorer with 3 outputs mostly gets right; every seventh has the class of its neighbour."""
+    labels = [(i + (i % 7 == 0)) % classes for i in range(num)]
+    columns = {"anchor": [f"w{i} ask" for i in range(num)], "positive": [f"w{i} text" for i in range(num)]}
+    return Rows(columns, labels, "pair-class", {})
+
+
+def labelled(num: int = 40) -> Rows:
+    """Queries with five documents each, one a row, the relevant ones first."""
+    rows = [(f"w{i} ask", f"w{i if k < 2 else i + k} text {i} {k}", float(k < 2)) for i in range(num) for k in range(5)]
+    queries, docs, labels = zip(*rows, strict=True)
+    return Rows({"query": list(queries), "document": list(docs)}, list(labels), "query-document", {})
