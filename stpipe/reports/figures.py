@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from stpipe.reports.svg import COLOURS, new_figure, to_svg
+from stpipe.reports.text import system_name
 
 Curve = Sequence[Sequence[float | None]]
 MAX_POINTS = 400
 MIN_SMOOTH = 20
-NAMES = {"before": "before", "after": "after", "bm25": "BM25"}
+#: Systems that do not change in training, which stand as levels in figures.
+LEVELS = ("base", "bm25")
 
 
 def curve_figure(curve: Curve, *, identity: str, title: str, label: str, smooth: bool = False, mark: int | None = None) -> str | None:
@@ -46,33 +48,34 @@ def curve_figure(curve: Curve, *, identity: str, title: str, label: str, smooth:
 
 
 def evaluation_figure(evaluation: dict[str, Any], curve: Curve, *, identity: str, best: int | None) -> str | None:
-    """The primary metric over steps, with BM25 as a level."""
+    """The primary metric over steps, with the systems without a model as levels."""
     points = thinned(curve)
     if len(points) < 2:
         return None
     figure = new_figure()
     axes = figure.add_subplot()
     axes.plot([p[0] for p in points], [p[1] for p in points], color=COLOURS["after"], marker="o", markersize=4)
-    bm25 = next((m["values"].get("bm25") for m in evaluation["metrics"] if m["name"] == evaluation["primary"]), None)
-    if bm25 is not None:
-        axes.axhline(bm25, color=COLOURS["bm25"], linestyle=(0, (5, 3)), linewidth=1.4)
+    values: dict[str, float | None] = next((m["values"] for m in evaluation["metrics"] if m["name"] == evaluation["primary"]), {})
+    levels = {system: level for system in LEVELS if (level := values.get(system)) is not None}
+    for system, level in levels.items():
+        axes.axhline(level, color=COLOURS[system], linestyle=(0, (5, 3)), linewidth=1.4)
         axes.annotate(
-            "BM25",
-            (1, bm25),
+            system_name(system),
+            (1, level),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
             textcoords="offset points",
             ha="right",
-            color=COLOURS["bm25"],
+            color=COLOURS[system],
         )
     kept = next((p for p in points if p[0] == best), None)
     if kept:
         axes.plot(*kept, marker="o", markersize=9, markerfacecolor="none", markeredgewidth=1.6, color=COLOURS["good"])
         axes.annotate("kept", kept, xytext=(0, -16), textcoords="offset points", ha="center", color=COLOURS["good"])
     steps_axis(axes)
-    level = "" if bm25 is None else f"; BM25 {bm25:.4f}"
+    described_levels = "".join(f"; {system_name(system)} {level:.4f}" for system, level in levels.items())
     title = f"{evaluation['primary']} of {evaluation['name']} over training"
-    return to_svg(figure, identity=identity, title=title, description=described(curve) + level)
+    return to_svg(figure, identity=identity, title=title, description=described(curve) + described_levels)
 
 
 def share_figure(curves: dict[str, Curve], *, identity: str, title: str) -> str | None:
@@ -131,7 +134,7 @@ def histogram_figure(comparison: dict[str, Any], *, identity: str) -> str | None
     axes.grid(axis="x", visible=False)
     axes.set_xlabel(f"change of {comparison['metric']}")
     axes.set_ylabel("queries")
-    against = NAMES.get(comparison["against"], comparison["against"])
+    against = system_name(comparison["against"])
     described = f"{comparison['better']} queries better, {comparison['worse']} worse, {comparison['equal']} equal"
     return to_svg(
         figure, identity=identity, title=f"Change of {comparison['metric']} against {against}, query by query", description=described

@@ -37,6 +37,7 @@ FILTERS: tuple[Callable[..., str], ...] = (
 SHOWN_ELSEWHERE = frozenset({"warnings", "start", "targets"})
 STATES = ("running", "finished", "failed", "partial", "preempted", "interrupted")
 HEADLINE = {"better": "better than", "worse": "worse than", "unclear": "not clearly different from"}
+AGAINST = {"before": "the model before training", "base": "the order of the data (retriever)"}
 LEARNING_RATE = "lr"
 CAPTIONS = {
     LEARNING_RATE: "Learning rate",
@@ -46,8 +47,8 @@ CAPTIONS = {
 }
 
 
-def render_page(document: dict[str, Any]) -> str:
-    """The whole page."""
+def templates() -> jinja2.Environment:
+    """The templates of all pages, with the filters of `text`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("stpipe.reports", "templates"),
         autoescape=True,
@@ -56,6 +57,11 @@ def render_page(document: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update({f.__name__: f for f in FILTERS})
+    return environment
+
+
+def render_page(document: dict[str, Any]) -> str:
+    """The whole page."""
     state = document["run"]["state"]
     verdicts = {
         (e["name"], d["metric"]): d["verdict"]
@@ -64,23 +70,27 @@ def render_page(document: dict[str, Any]) -> str:
         if (d["system"], d["against"]) == ("after", "before")
     }
     roles = role_rows(document["data"]["scan"])
-    return environment.get_template("report.html.j2").render(
-        doc=document,
-        figures=_figures(document),
-        tables={e["name"]: table_metrics(e, document["evaluations"]) for e in document["evaluations"]},
-        steered=[_steered(t) for t in document["training"]["targets"]],
-        headlines=[_headline(e) for e in document["evaluations"]],
-        facts=list(_facts(document)),
-        rates=list(_rates(document)),
-        verdicts=verdicts,
-        splits=split_rows(document["data"]["scan"]),
-        roles=roles,
-        statistics=percentiles(roles),
-        best_line=_best_line(document),
-        plan={k: v for k, v in document["plan"].items() if k not in SHOWN_ELSEWHERE},
-        machine={**document["environment"], "created": text.moment(document["environment"].get("created"))},
-        state_class=state if state in STATES else "unknown",
-        configuration_yaml=yaml.safe_dump(document["configuration"]["values"], sort_keys=False, allow_unicode=True, width=100),
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            doc=document,
+            figures=_figures(document),
+            tables={e["name"]: table_metrics(e, document["evaluations"]) for e in document["evaluations"]},
+            steered=[_steered(t) for t in document["training"]["targets"]],
+            headlines=[_headline(e) for e in document["evaluations"]],
+            facts=list(_facts(document)),
+            rates=list(_rates(document)),
+            verdicts=verdicts,
+            splits=split_rows(document["data"]["scan"]),
+            roles=roles,
+            statistics=percentiles(roles),
+            best_line=_best_line(document),
+            plan={k: v for k, v in document["plan"].items() if k not in SHOWN_ELSEWHERE},
+            machine={**document["environment"], "created": text.moment(document["environment"].get("created"))},
+            state_class=state if state in STATES else "unknown",
+            configuration_yaml=yaml.safe_dump(document["configuration"]["values"], sort_keys=False, allow_unicode=True, width=100),
+        )
     )
 
 
@@ -90,7 +100,7 @@ def _headline(evaluation: dict[str, Any]) -> Markup:
     found = [f"{text.system_name(s)} {text.score(v)}" for s, v in values.items()]
     parts = [Markup("<strong>{}</strong>, {}: {}.").format(evaluation["name"], evaluation["primary"], ", ".join(found) or "no value")]
     for d in evaluation["differences"]:
-        against = {"before": "the model before training", "bm25": "BM25"}.get(d["against"], d["against"])
+        against = AGAINST.get(d["against"], text.system_name(d["against"]))
         interval = f"{text.signed(d['mean'])}, 95\u00a0% interval {text.signed(d['low'])} to {text.signed(d['high'])}"
         interval += f", {text.p_value(d['p'])}" if d["p"] is not None else ""
         claim = text.capitalize_first(HEADLINE[d["verdict"]])
@@ -114,6 +124,10 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "Global batch": text.integer(plan["global_batch"]) if plan.get("global_batch") else None,
         "Negatives per anchor": text.integer(plan["negatives_per_anchor"]) if plan.get("negatives_per_anchor") is not None else None,
         "Strategy": ", ".join(str(plan[k]) for k in ("strategy", "layout") if plan.get(k)) or None,
+        "Strategy chosen because": "; ".join(plan.get("strategy_reasons") or ()) or None,
+        "Micro-batches per step": text.amount(plan["micro_batches_per_step"]) if plan.get("micro_batches_per_step") else None,
+        "Tokens per step": text.integer(plan["tokens_per_step"]) if plan.get("tokens_per_step") else None,
+        "Representations in memory": f"{plan['pool_bytes'] / 2**20:,.1f} MiB" if plan.get("pool_bytes") else None,
         "Tokens per second": text.integer(median["tokens_per_second"]) if "tokens_per_second" in median else None,
         "Padding share": text.percent(median["padding_share"]) if "padding_share" in median else None,
         "Input wait": text.percent(median["input_wait_share"]) if "input_wait_share" in median else None,

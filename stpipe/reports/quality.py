@@ -12,7 +12,9 @@ from stpipe.reports.sparsity import section_metrics, sparsity_section
 
 SHOWN = 10
 BINS = 20
-COMPARISONS = (("after", "before"), ("after", "bm25"))
+COMPARISONS = (("after", "before"), ("after", "base"), ("after", "bm25"))
+#: In the names of metrics of the order that a reranker was given, which is the system "base" too.
+BASE_ORDER = "base_"
 
 
 def evaluation_section(evaluation: EvaluationRecord, directions: Mapping[str, Better]) -> dict[str, Any]:
@@ -35,14 +37,21 @@ def evaluation_section(evaluation: EvaluationRecord, directions: Mapping[str, Be
 
 
 def table_metrics(section: Mapping[str, Any], sections: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The metrics of an evaluation for its main table: without those that its part about sparsity shows, or that stand in the
-    table of an evaluator inside it. The primary metric is always among them."""
-    shown = set(section_metrics(section["sparsity"]))
+    """The metrics of an evaluation for its main table: without those that its part about sparsity shows, that stand in the
+    table of an evaluator inside it, or in the column of a system. The primary metric is always among them."""
+    shown = set(section_metrics(section["sparsity"])) | _in_columns(section)
     for inner in sections:
         name = inner["name"].removeprefix(f"{section['name']}/")
         if name != inner["name"]:
             shown |= {f"{name.replace('/', '_')}_{m['name']}" for m in inner["metrics"]}
     return [m for m in section["metrics"] if m["name"] == section["primary"] or m["name"] not in shown]
+
+
+def _in_columns(section: Mapping[str, Any]) -> set[str]:
+    """`base_ndcg@10` of a reranker where the table has `ndcg@10` of that order: in column "base", or "bm25" where the data gave none."""
+    values = {m["name"]: m["values"] for m in section["metrics"]}
+    plain = {name: values.get(name.replace(BASE_ORDER, "", 1), {}) for name in values if BASE_ORDER in name}
+    return {name for name, of in plain.items() if of.keys() & {"base", "bm25"}}
 
 
 def verdict(difference: Difference, *, better: Better = "higher") -> str:

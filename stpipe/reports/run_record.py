@@ -14,7 +14,7 @@ import yaml
 from stpipe.config.errors import ConfigError
 from stpipe.reports.metrics_log import MetricsLog, read_lines, read_metrics
 
-SYSTEMS = ("before", "after", "bm25")
+SYSTEMS = ("before", "after", "base", "bm25")
 NOT_METRICS = frozenset({"rank"})
 HIDDEN = r"(^|/)\."  # left behind by a run that was killed while it wrote
 

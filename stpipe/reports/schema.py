@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 from stpipe.config.errors import ConfigError
-from stpipe.config.metrics import Better, configured_metrics
+from stpipe.config.metrics import Better, Outputs, configured_metrics
 from stpipe.config.schema import component, load_schema
 from stpipe.reports.run_record import RunRecord, mapping
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+OUTPUTS: tuple[Outputs, ...] = ("one", "classes")
 
 
 def run_schema(record: RunRecord) -> Mapping[str, Any]:
@@ -34,9 +36,9 @@ def metric_directions(record: RunRecord, schema: Mapping[str, Any]) -> dict[str,
     kind = str(model.get("x-kind") or "dense")
     directions: dict[str, Better] = {}
     for name, values in record.section("evaluator").items():
-        for similarity in SIMILARITIES:
+        for similarity, outputs in itertools.product(SIMILARITIES, OUTPUTS):
             try:
-                metrics = configured_metrics(mapping(values), facts_of, similarity=similarity, kind=kind)
+                metrics = configured_metrics(mapping(values), facts_of, similarity=similarity, kind=kind, outputs=outputs)
             except (ConfigError, KeyError):
                 continue
             directions.update(metrics.prefixed(name).better)

@@ -8,8 +8,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from stpipe.reports.figures import MIN_SMOOTH, NAMES, Curve, described, moving_average, short, steps_axis, thinned
+from stpipe.reports.figures import MIN_SMOOTH, Curve, described, moving_average, short, steps_axis, thinned
 from stpipe.reports.svg import COLOURS, new_figure, to_svg
+from stpipe.reports.text import system_name
 
 SIDE_COLOURS: Mapping[str, str] = {"queries": COLOURS["extra"], "documents": COLOURS["after"]}
 ACTIVE: Mapping[str, str] = {"query_active_dims": "queries", "document_active_dims": "documents"}
@@ -65,11 +66,11 @@ def trade_off_figure(curve: Mapping[str, Any], *, identity: str, level: float | 
     axes = figure.add_subplot()
     for system in systems:
         places = _places(curve, system)
-        axes.plot(*zip(*places, strict=True), color=COLOURS[system], marker="o", markersize=4, label=NAMES[system])
+        axes.plot(*zip(*places, strict=True), color=COLOURS[system], marker="o", markersize=4, label=system_name(system))
         if curve["points"][-1]["values"].get(system) is not None:
             axes.plot(*places[-1], marker="o", markersize=9, markerfacecolor="none", markeredgewidth=1.4, color=COLOURS[system])
     if level is not None:
-        axes.axhline(level, color=COLOURS["bm25"], linestyle=(0, (5, 3)), linewidth=1.4, label=NAMES["bm25"])
+        axes.axhline(level, color=COLOURS["bm25"], linestyle=(0, (5, 3)), linewidth=1.4, label=system_name("bm25"))
     widths = [x for system in systems for x, _ in _places(curve, system)]
     if max(widths) >= WIDE * min(widths) > 0:
         axes.set_xscale("log")
@@ -81,7 +82,7 @@ def trade_off_figure(curve: Mapping[str, Any], *, identity: str, level: float | 
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("active dimensions of a document")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
-    texts = [f"{NAMES[s]}: " + ", ".join(f"{y:.4f} at {x:.4g}" for x, y in _places(curve, s)) for s in systems]
+    texts = [f"{system_name(s)}: " + ", ".join(f"{y:.4f} at {x:.4g}" for x, y in _places(curve, s)) for s in systems]
     texts += [] if level is None else [f"BM25 {level:.4f}"]
     title = f"{curve['metric']} against active dimensions of a document"
     return to_svg(figure, identity=identity, title=title, description="; ".join(texts))

@@ -25,6 +25,7 @@ COLOURS = {
     "good": "#010108",
     "bad": "#010109",
     "extra": "#01010a",
+    "base": "#01010b",
 }
 _VARIABLES = {colour: f"var(--{name})" for name, colour in COLOURS.items()}
 _STYLE: Any = {  # matplotlib types every key by itself

@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 DASH = "\u2013"
 MINUS = "\u2212"
-SYSTEM_NAMES = {"before": "before", "after": "after", "bm25": "BM25"}
+SYSTEM_NAMES = {"before": "before", "after": "after", "base": "order of the data (retriever)", "bm25": "BM25"}
 LONGEST = 200
 
 

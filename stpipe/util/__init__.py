@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stpipe.util.hard_negatives import mine_hard_negatives
     from stpipe.util.search_elasticsearch import semantic_search_elasticsearch
     from stpipe.util.search_opensearch import semantic_search_opensearch
     from stpipe.util.search_qdrant import semantic_search_qdrant
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 #: Name -> module that defines it.
 _HOME = {
+    "mine_hard_negatives": "stpipe.util.hard_negatives",
     "semantic_search_elasticsearch": "stpipe.util.search_elasticsearch",
     "semantic_search_opensearch": "stpipe.util.search_opensearch",
     "semantic_search_qdrant": "stpipe.util.search_qdrant",
@@ -20,6 +22,7 @@ _HOME = {
 }
 
 __all__ = [
+    "mine_hard_negatives",
     "semantic_search_elasticsearch",
     "semantic_search_opensearch",
     "semantic_search_qdrant",

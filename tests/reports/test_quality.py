@@ -80,3 +80,14 @@ def test_a_table_leaves_out_what_stands_elsewhere() -> None:
     assert [m["name"] for m in table_metrics(sections[0], sections)] == ["score", "query_active_dims_at_4_dims"]
     assert [m["name"] for m in table_metrics(sections[1], sections)] == ["ndcg@10"]
     assert len(sections[0]["metrics"]) == 5
+
+
+@pytest.mark.parametrize("base", ["base", "bm25"])
+def test_the_order_that_a_reranker_was_given_is_a_column_and_no_row(base: str) -> None:
+    after = {"ndcg@10": 0.7, "base_ndcg@10": 0.5, "NanoBEIR_R100_mean_map": 0.4, "NanoBEIR_R100_mean_base_map": 0.3, "base_line": 1.0}
+    systems = {"after": after, base: {"ndcg@10": 0.5, "NanoBEIR_R100_mean_map": 0.3}}
+    section = evaluation_section(EvaluationRecord("dev", "cross_encoder_reranking", "ndcg@10", 3, "queries", systems, (), (), None), {})
+    assert [m["name"] for m in table_metrics(section, [section])] == ["ndcg@10", "NanoBEIR_R100_mean_map", "base_line"]
+    alone = EvaluationRecord("dev", "cross_encoder_reranking", "ndcg@10", 3, "queries", {"after": after}, (), (), None)
+    section = evaluation_section(alone, {})
+    assert len(table_metrics(section, [section])) == 5

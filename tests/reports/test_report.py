@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,9 @@ def test_the_page_says_what_the_run_found(written: Written) -> None:
         "3 rows occur more than once",
         "Kept: the weights of step 160",
         "recompute, packed",
+        "need about 9.1 GB, 4.0 GB may be used",
+        "0.2 MiB",
+        "Micro-batches per step",
         "6f2d9c01ab34",
         "11 min 00 s",
         "not found",
@@ -311,6 +314,32 @@ def test_what_evaluation_and_scan_really_write_is_read(run_dir: Path) -> None:
     assert document["data"]["scan"]["sources"]["default"]["train"]["rows"] == 7
     assert "default train anchor 7 5 4 3 31 12 25%" in page.text
     assert "default (train): empty: 2 rows dropped" in document["warnings"]
+
+
+def test_a_reranker_stands_beside_the_order_that_it_was_given(run_dir: Path) -> None:
+    """Real evaluations of two systems; the order of the data is a column, a tested difference, a comparison and a level."""
+    from stpipe.evaluation import CrossEncoderRerankingEvaluator
+    from stpipe.evaluation.write import write_evaluation
+    from tests.evaluation.toy import ToyScorer, lists
+
+    given = lists()
+    reversed_lists = {"query": given.columns["query"], "documents": [docs[::-1] for docs in given.columns["documents"]]}
+    rows = replace(given, columns=reversed_lists, labels=[labels[::-1] for labels in given.labels or ()])
+    evaluator = CrossEncoderRerankingEvaluator()
+    before, after = (evaluator(ToyScorer(noise=n), rows, batch_size=8) for n in (6.0, 0.5))
+    write_evaluation(run_dir / "evaluation" / "dev", {"before": before, "after": after, **evaluator.baselines({"x": rows}, similarity="")})
+    config = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    config["evaluator"] = {"dev": {"name": "cross_encoder_reranking", "at_k": 10}}
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    page, document = report(run_dir)
+    (evaluation,) = document["evaluations"]
+    assert evaluation["systems"] == ["before", "after", "base", "bm25"]
+    assert [c["against"] for c in evaluation["queries"]] == ["before", "base", "bm25"]
+    assert {d["against"]: d["verdict"] for d in evaluation["differences"]}["base"] == "better"
+    assert "Better than the order of the data (retriever)" in page.text
+    assert "base_ndcg@10" not in page.text
+    directions = {m["name"]: m["better"] for m in evaluation["metrics"]}
+    assert directions["ndcg@10"] == "higher" and directions["base_ndcg@10"] is None
 
 
 @pytest.mark.parametrize("steps", [1, 3, 2000])

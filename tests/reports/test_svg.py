@@ -95,7 +95,7 @@ def test_colours_of_text_and_curves_stand_out_in_light_dark_and_print() -> None:
     assert len(found) == 3
     for palette in found:
         assert set(palette) >= set(COLOURS) | {"note", "surface"}
-        for name in ("ink", "muted", "after", "bm25", "good", "bad", "extra"):
+        for name in ("ink", "muted", "after", "base", "bm25", "good", "bad", "extra"):
             assert contrast(palette[name], palette["paper"]) >= 4.5, (name, palette)
         assert contrast(palette["ink"], palette["note"]) >= 7
         assert contrast(palette["before"], palette["paper"]) >= 3

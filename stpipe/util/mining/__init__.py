@@ -1,0 +1,1 @@
+"""Mining of hard negatives: pairs -> candidates -> rules -> choice -> rows and a report."""
