@@ -20,7 +20,8 @@ from stpipe.core.batch import Batch
 from stpipe.core.context import StepContext
 from stpipe.core.result import LossOutput
 from stpipe.data.stream import BatchStream
-from stpipe.engine.backend import Runtime
+from stpipe.engine.accumulation import Accumulation
+from stpipe.engine.backends import Runtime
 from stpipe.engine.callbacks.base import Callback
 from stpipe.engine.checkpoint import Checkpoint, list_checkpoints, retain, save_checkpoint
 from stpipe.engine.ema import WeightAverage
@@ -28,6 +29,7 @@ from stpipe.engine.length import RunLength
 from stpipe.engine.meter import Meter
 from stpipe.engine.schedules import Schedule
 from stpipe.engine.sparsity import CORRECT_EVERY
+from stpipe.engine.strategies import Strategy
 
 
 @dataclass
@@ -144,38 +146,29 @@ class Trainer:
                 self._log()
             for callback in self.callbacks:
                 callback.on_step_end(self)
+            if self.runtime.any(self.stop_reason is not None) and self.stop_reason is None:
+                self.stop("another process asked to")
             self._evaluate_and_save()
 
     def _step(self, batches: Iterator[Batch], num_batches: int) -> dict[str, Tensor]:
         """Forward and backward of the step's batches, then the optimiser. Returns values to log, still on the device."""
-        runtime = self.runtime
-        first = total = None
+        runtime, accumulation = self.runtime, Accumulation(self.runtime)
         outputs: list[LossOutput] = []
         for micro in range(num_batches):
             waited = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - waited
             ctx = StepContext(self.state.step, self.num_steps, micro, self.settings.seed, runtime.rank)
-            with runtime.accumulating(last=micro == num_batches - 1):
-                output = runtime.module(batch.to(runtime.device), ctx)
-                count = runtime.total(output.count)
-                first = count.clamp(min=1) if first is None else first
-                total = count if total is None else total + count
-                # Gradients are averaged over processes, hence the factor; counts of later batches are not known yet,
-                # so all are divided by the first and brought to the total in clip_and_step.
-                runtime.backward(output.sum * (runtime.world_size / first))
-            outputs.append(output)
+            strategy = self.train_module.strategies[batch.source]
+            outputs.append(strategy.run(accumulation, batch.to(runtime.device), ctx, last=micro == num_batches - 1).detach())
             self._count(batch, waited)
         self._correct(batch, ctx, outputs[-1].metrics)
-        assert first is not None and total is not None
-        rescale = None if num_batches == 1 else first / total.clamp(min=1)
-        norm = runtime.clip_and_step(self.settings.max_grad_norm, rescale)
+        norm = runtime.clip_and_step(self.settings.max_grad_norm, accumulation.rescale)
         self._advance(outputs[-1].metrics)
-        values = {"loss": torch.stack([o.sum.detach() for o in outputs]).sum() / torch.stack([o.count for o in outputs]).sum().clamp(min=1)}
-        for output in outputs[-1:]:
-            values.update({f"loss/{k}": v for k, v in output.terms.items()})
-            values.update(output.metrics)
-        return {**values, "grad_norm": norm}
+        total, count = runtime.total(torch.stack([torch.stack([o.sum.float(), o.count.float()]) for o in outputs]).sum(0))
+        values = {"loss": total / count.clamp(min=1)}
+        values.update({f"loss/{k}": v for k, v in outputs[-1].terms.items()})
+        return {**values, **outputs[-1].metrics, "grad_norm": norm}
 
     def _advance(self, values: Mapping[str, Tensor]) -> None:
         maximum = None if self.runtime.world_size == 1 else self.runtime.maximum
@@ -187,7 +180,8 @@ class Trainer:
             return
         self.runtime.module.eval()
         with torch.no_grad():
-            values = self.runtime.module(batch.to(self.runtime.device), ctx).metrics
+            # Not through the wrapper: DDP would overwrite the buffers of this process, which count what its own texts did.
+            values = self.train_module(batch.to(self.runtime.device), ctx).metrics
         self.runtime.module.train()
         self.train_module.correct(values, in_training, mean=self._mean)
 
@@ -195,9 +189,9 @@ class Trainer:
         return self.runtime.total(value) / self.runtime.world_size
 
     def _count(self, batch: Batch, waited: float) -> None:
-        strategy, encoder = self.train_module.strategy, self.train_module.encoder
-        computed = strategy.computed_tokens(batch, encoder.layout)
-        self.meter.count(rows=len(batch), tokens=batch.num_tokens, computed_tokens=computed, wait=waited)
+        module = self.train_module
+        cost = module.strategies[batch.source].cost(batch, layout=module.encoder.layout, device_type=self.runtime.device.type)
+        self.meter.count(rows=len(batch), tokens=batch.num_tokens, computed_tokens=cost.tokens, wait=waited)
 
     @property
     def train_module(self) -> Any:
@@ -224,6 +218,8 @@ class Trainer:
 
     def _log(self) -> None:
         values = self.meter.read()
+        for rate in ("samples_per_second", "tokens_per_second"):  # those of all processes; this one has an equal share
+            values[rate] *= self.runtime.world_size
         values["lr"] = max(group["lr"] for group in self.runtime.optimizer.param_groups)
         bad = [name for name in ("loss", "grad_norm") if not math.isfinite(values[name])]
         if bad and not (self.settings.precision == "fp16" and bad == ["grad_norm"]):
@@ -247,8 +243,9 @@ class Trainer:
         if self._evaluate is None:
             return False
         self.model.eval()
-        with nullcontext() if self.average is None else self.average.swapped():
-            metrics = dict(self._evaluate())
+        evaluate = self._evaluate
+        with nullcontext() if self.average is None else self.average.swapped(), self.runtime.whole_model():
+            metrics = self.runtime.peers.decided("evaluation", lambda: dict(evaluate()))
         self.runtime.module.train()
         improved = self._compare(metrics)
         for callback in self.callbacks:
@@ -275,18 +272,26 @@ class Trainer:
         if self.average is not None:
             tensors["ema"] = self.average.state_dict()
         callbacks = {f"{i}:{type(c).__name__}": c.state_dict() for i, c in enumerate(self.callbacks)}
-        state = {"trainer": asdict(self.state), "callbacks": callbacks, "identity": self.identity, "stop_reason": self.stop_reason}
-        save_checkpoint(self.folder, step=self.state.step, tensors=tensors, state=state)
-        keep = set() if self.state.best_step is None else {self.state.best_step}
-        retain(self.folder, limit=self.settings.save_total_limit, keep=keep)
+        state = {
+            "trainer": asdict(self.state),
+            "callbacks": callbacks,
+            "identity": self.identity,
+            "stop_reason": self.stop_reason,
+            "strategies": {name: strategy.name for name, strategy in self.train_module.strategies.items()},
+        }
+        save_checkpoint(
+            self.folder, step=self.state.step, tensors=tensors, state=state, own=self.runtime.own_state(), peers=self.runtime.peers
+        )
+        if self.runtime.is_main:
+            keep = set() if self.state.best_step is None else {self.state.best_step}
+            retain(self.folder, limit=self.settings.save_total_limit, keep=keep)
         for callback in self.callbacks:
             callback.on_checkpoint(self)
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of the same run."""
         state = checkpoint.state()
-        parts = {name: checkpoint.tensors(name) for name in ("module", "optimizer", "scaler")}
-        self.runtime.load_state_dict(parts)
+        self.runtime.load_state_dict({name: checkpoint.tensors(name) for name in self.runtime.parts_of_state if checkpoint.has(name)})
         self.state = TrainState(**state["trainer"])
         self.stop_reason = state["stop_reason"]
         if self.average is not None:
@@ -299,15 +304,16 @@ class Trainer:
         best = self.state.best_step
         if best is not None and best != self.state.step:
             checkpoint = next(c for c in list_checkpoints(self.folder) if c.step == best)
-            self.train_module.load_state_dict(checkpoint.tensors("module"))
+            self.runtime.load_module(checkpoint.tensors("module"))
             if self.average is not None:
                 self.average.load_state_dict(checkpoint.tensors("ema"))
         if self.average is not None:
             self.average.apply()
+        self.runtime.finish()
         self.model.eval()
 
     def probe(self) -> None:
-        """One step on the costliest batch that changes nothing, so that out-of-memory shows before the first step.
+        """One step on the costliest batch of each strategy that changes nothing, so that out-of-memory shows before the first step.
 
         The optimiser runs with learning rate 0 to allocate its moments, which are dropped afterwards.
         """
@@ -316,10 +322,15 @@ class Trainer:
         before = None if scaler is None else scaler.state_dict()
         for group in runtime.optimizer.param_groups:
             group["lr"] = 0.0
-        output = runtime.module(self.stream.worst_case().to(runtime.device), StepContext(seed=self.settings.seed, rank=runtime.rank))
-        runtime.backward(output.mean)
+        accumulation, ctx = Accumulation(runtime), StepContext(seed=self.settings.seed, rank=runtime.rank)
+        strategies: dict[Strategy, list[str]] = {}
+        for name, strategy in self.train_module.strategies.items():
+            strategies.setdefault(strategy, []).append(name)
+        for i, (strategy, names) in enumerate(strategies.items()):
+            batch = self.stream.worst_case(names).to(runtime.device)
+            strategy.run(accumulation, batch, ctx, last=i == len(strategies) - 1)
         runtime.clip_and_step(self.settings.max_grad_norm, None)
-        runtime.optimizer.optimizer.state.clear()
+        runtime.forget_moments()
         self.train_module.forget()
         if scaler is not None:
             scaler.load_state_dict(before)

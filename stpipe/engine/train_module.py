@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stpipe.core.batch import Batch
 from stpipe.core.context import StepContext
-from stpipe.core.reps import Rep, RepBatch
+from stpipe.core.reps import Rep
 from stpipe.core.result import LossOutput
 from stpipe.core.tokens import Tokens
-from stpipe.engine.gather import gather_column, gather_rows, row_counts
+from stpipe.engine.objectives import Objectives, model_facts
 from stpipe.engine.sparsity import SparsityController, controllers
-from stpipe.engine.strategies import Strategy
+from stpipe.engine.strategies.base import Strategy
+from stpipe.engine.strategies.chunks import chunked
+from stpipe.engine.views import View, representations
 from stpipe.losses.base import Loss
 from stpipe.models.encoder import Encoder
+
+#: Something else than its loss that the module computes of a batch, under the wrapper of the backend.
+Task = Callable[["TrainModule", Batch, StepContext], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Texts of a batch that are encoded together: route through a Router, roles in their order, tokens of their texts laid end to end;
+    first: number of texts in the groups before."""
+
+    route: str | None
+    roles: tuple[str, ...]
+    tokens: Tokens
+    first: int
 
 
 class TrainModule(nn.Module):
@@ -26,47 +43,90 @@ class TrainModule(nn.Module):
     Args:
         encoder: texts -> representations.
         losses: data set name -> its objective; a batch comes from one data set.
-        strategy: how the representations of a batch are computed.
+        strategy: how batches are computed, or data set name -> how its batches are.
         routes: data set name -> role -> route through a Router, where it differs from Encoder.route_of.
+        view: what the objective sees of a batch; it belongs to the kind of model (engine/views.py).
+        seed: of the start values of what losses learn themselves.
     """
 
     def __init__(
-        self, encoder: Encoder, losses: Mapping[str, Loss], strategy: Strategy, *, routes: Mapping[str, Mapping[str, str]] | None = None
+        self,
+        encoder: Encoder,
+        losses: Mapping[str, Loss],
+        strategy: Strategy | Mapping[str, Strategy],
+        *,
+        routes: Mapping[str, Mapping[str, str]] | None = None,
+        view: View = representations,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.losses = dict(losses)
-        self.strategy = strategy
+        self.objectives = Objectives(losses, model_facts(encoder), seed=seed)
+        self.losses = self.objectives.losses
+        self.strategies = dict(strategy) if isinstance(strategy, Mapping) else dict.fromkeys(losses, strategy)
         self.routes = dict(routes or {})
+        self.view = view
         self.controllers = controllers(self.losses.values())
+        for name, loss in self.losses.items():
+            self.strategies[name].check(self, loss, name)
+        self._computed = {name: chunked(loss, self.strategies[name].score_chunk) for name, loss in self.losses.items()}
 
-    def forward(self, batch: Batch, ctx: StepContext) -> LossOutput:
-        """Encode all texts of the batch, gather them over processes, apply the data set's objective."""
-        loss = self.losses[batch.source]
-        reps = self.encode(batch, ctx, loss.outputs(ctx))
-        ctx = replace(ctx, factors={name: control.factor() for name, control in self._controllers()})
+    @property
+    def skips_parameters(self) -> bool:
+        """Whether a batch may leave parameters without a gradient: those of a route of a Router, or of the objective of another data set.
+        Under DDP they have to be looked for (find_unused_parameters), or the next forward fails; filling in zeros would have the
+        optimiser move them."""
+        return bool(self.encoder.routes) or (len(self.losses) > 1 and bool(self.objectives.learning))
+
+    def forward(self, batch: Batch, ctx: StepContext, task: Task | None = None) -> Any:
+        """The loss of the batch, a LossOutput; with `task` what that gives."""
+        return self.loss(batch, ctx) if task is None else task(self, batch, ctx)
+
+    def loss(self, batch: Batch, ctx: StepContext) -> LossOutput:
+        """Encode all texts of the batch and apply the objective."""
+        return self.objective(batch, self.encode(batch, ctx), ctx)
+
+    def objective(self, batch: Batch, reps: Mapping[str, Rep], ctx: StepContext) -> LossOutput:
+        """Lay the representations out for the objective of the data set, gathered over processes, and apply it."""
+        ctx = replace(self.objectives[batch.source].context(ctx), factors={name: c.factor() for name, c in self._controllers()})
         # The objective runs in fp32: softmax over thousands of candidates loses its small differences in half precision.
         with torch.autocast(batch.row.device.type, enabled=False):
-            return loss(self._rep_batch(batch, reps), ctx)
+            loss = self._computed[batch.source]
+            return loss(self.view(batch, reps, loss.effective_coupling()), ctx)
 
-    def encode(self, batch: Batch, ctx: StepContext, outputs: frozenset[str] = frozenset()) -> dict[str, Rep]:
-        """Representations by role; texts of all roles of a route share the micro-batches, so that lengths mix well."""
-        own = self.routes.get(batch.source)
-        routes: dict[str | None, list[str]] = {}
-        for role in batch.columns:
-            routes.setdefault(self.encoder.route_of(role, own), []).append(role)
+    def encode(self, batch: Batch, ctx: StepContext) -> dict[str, Rep]:
+        """Representations by role."""
+        strategy, outputs = self.strategies[batch.source], self.outputs(batch, ctx)
         reps: dict[str, Rep] = {}
-        done = 0
-        for route, roles in routes.items():
-            tokens = Tokens.cat([batch.columns[r].tokens for r in roles])
-            rep = self.strategy.encode(self.encoder, tokens, ctx, outputs, route=route, first=done)
-            done += len(tokens)  # there are never more micro-batches than texts
+        for group in self.groups(batch):
+            rep = strategy.encode(self.encoder, group.tokens, ctx, outputs, route=group.route, first=ctx.texts + group.first)
             start = 0
-            for role in roles:
+            for role in group.roles:
                 stop = start + len(batch.columns[role].tokens)
                 reps[role] = rep.rows(slice(start, stop))
                 start = stop
         return {role: reps[role] for role in batch.columns}
+
+    def outputs(self, batch: Batch, ctx: StepContext) -> frozenset[str]:
+        """Further outputs that the objective asks for."""
+        return self.losses[batch.source].outputs(ctx)
+
+    def groups(self, batch: Batch) -> list[Group]:
+        """The texts that share micro-batches: those of all roles of a route, so that lengths mix well, unless the strategy keeps roles
+        apart."""
+        own = self.routes.get(batch.source)
+        joined = self.strategies[batch.source].joins_roles(self.encoder.layout, len(batch))
+        together: dict[Any, list[str]] = {}
+        for role in batch.columns:
+            route = self.encoder.route_of(role, own)
+            together.setdefault((route, None if joined else role), []).append(role)
+        found: list[Group] = []
+        first = 0  # there are never more micro-batches than texts
+        for (route, _), roles in together.items():
+            tokens = Tokens.cat([batch.columns[r].tokens for r in roles])
+            found.append(Group(route, tuple(roles), tokens, first))
+            first += len(tokens)
+        return found
 
     def advance(
         self, values: Mapping[str, Tensor], *, mean: Callable[[Tensor], Tensor], maximum: Callable[[Tensor], Tensor] | None
@@ -97,9 +157,3 @@ class TrainModule(nn.Module):
 
     def _controllers(self) -> list[tuple[str, SparsityController]]:
         return list(self.controllers.items())  # type: ignore[arg-type]
-
-    @staticmethod
-    def _rep_batch(batch: Batch, reps: Mapping[str, Rep]) -> RepBatch:
-        counts = row_counts(len(batch), batch.row.device)
-        columns = {role: gather_column(rep.map(torch.Tensor.float), batch.columns[role].text_id, counts) for role, rep in reps.items()}
-        return RepBatch(columns, batch.row, gather_rows(batch.row, counts), batch.targets)
