@@ -17,12 +17,15 @@ def train(overrides: Sequence[str] = (), *, config_dir: str | None = None, from_
     Raises:
         StpipeError: its `exit_code` is what the command would return.
     """
-    from stpipe.config.load import load_config
+    from stpipe.config.load import Loaded, load_config
     from stpipe.config.offline import go_offline
+    from stpipe.launch.launch import Launch
 
-    loaded = load_config(list(overrides), config_dir=config_dir, from_dir=from_dir)
-    if loaded.values["offline"]:
-        go_offline()
-    from stpipe.pipeline.train import run_train
+    def compose() -> Loaded:
+        loaded = load_config(list(overrides), config_dir=config_dir, from_dir=from_dir)
+        if loaded.values["offline"]:
+            go_offline()
+        return loaded
 
-    return run_train(loaded, dry_run=dry_run)
+    with Launch() as launch:
+        return launch.train(compose, dry_run=dry_run)

@@ -68,8 +68,13 @@ def load(args: argparse.Namespace, overrides: Sequence[str] | None = None) -> Lo
 
 def run_composed(args: argparse.Namespace, job: Callable[[Loaded], int]) -> int:
     """Compose and run `job`, or do what Hydra's flags ask for instead."""
+    return run_composing(args, lambda compose: job(compose()))
+
+
+def run_composing(args: argparse.Namespace, job: Callable[[Callable[[], Loaded]], int]) -> int:
+    """The same for a job that composes by itself, if at all: it gets a function that does."""
     if args.multirun or args.cfg or args.info or args.hydra_help or args.resolve:
         from stpipe.cli.hydra_flags import run_flags
 
         return run_flags(args, job)
-    return job(load(args))
+    return job(lambda: load(args))

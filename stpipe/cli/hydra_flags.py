@@ -24,7 +24,11 @@ from stpipe.config.load import Loaded
 PARTLY_DONE = 5
 
 
-def run_flags(args: argparse.Namespace, job: Callable[[Loaded], int]) -> int:
+#: A job gets a function that composes its configuration.
+Job = Callable[[Callable[[], Loaded]], int]
+
+
+def run_flags(args: argparse.Namespace, job: Job) -> int:
     """Do what the flags ask for; errors of Hydra are errors of the configuration."""
     if args.resolve and not args.cfg:
         raise ConfigError(Problem("", "--resolve goes with --cfg", "--resolve"))
@@ -51,7 +55,7 @@ def run_flags(args: argparse.Namespace, job: Callable[[Loaded], int]) -> int:
         GlobalHydra.instance().clear()
 
 
-def _multirun(hydra: Hydra, args: argparse.Namespace, overrides: Sequence[str], job: Callable[[Loaded], int]) -> int:
+def _multirun(hydra: Hydra, args: argparse.Namespace, overrides: Sequence[str], job: Job) -> int:
     """All jobs of a sweep, by Hydra's sweeper and launcher; each job composes from its own overrides."""
     codes: list[int] = []
 
@@ -59,7 +63,7 @@ def _multirun(hydra: Hydra, args: argparse.Namespace, overrides: Sequence[str], 
         given = OmegaConf.to_container(HydraConfig.get().overrides.task)
         chosen = [str(o) for o in given] if isinstance(given, list) else []
         stderr().print(f"job {HydraConfig.get().job.num}: {' '.join(o.lstrip('+') if o.startswith('++') else o for o in chosen)}")
-        code = _guarded(lambda: job(load(args, chosen)))
+        code = _guarded(lambda: job(lambda: load(args, chosen)))
         codes.append(code)
         return code
 

@@ -15,6 +15,7 @@ VERBS: dict[str, str] = {
     "validate": "every check that needs no data and no weights; shows what a configuration resolves to",
     "prepare": "tokenise and cache the data, without accelerator",
     "evaluate": "run evaluators on an existing model",
+    "mine": "find hard negatives for pairs and write them as a data set",
     "list": "recipes and options of each config group, one line each",
     "doctor": "versions, devices, caches, offline switches, what is missing",
 }

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from stpipe.cli.arguments import FLAGS_HELP, parser, run_composed
-
-if TYPE_CHECKING:
-    from stpipe.config.load import Loaded
+from stpipe.cli.arguments import FLAGS_HELP, parser, run_composing
+from stpipe.launch.launch import Launch
 
 HELP = f"""stpipe train: compose, validate, prepare data, train, save, evaluate, write card and report.
 
@@ -21,6 +17,8 @@ Examples
   stpipe train --from outputs/custom/my-run trainer.seed=7      repeat a run, with one change
   stpipe train +recipe=cosent_stsb trainer.resume=auto          continue it where it stopped
   stpipe train +recipe=cosent_stsb optimizer.lr=1e-5,2e-5 -m    two runs
+  stpipe train +recipe=mnrl_all_nli backend.num_processes=2     two processes on this machine
+  torchrun --nproc-per-node 4 -m stpipe train +recipe=mnrl_all_nli backend=ddp
 {FLAGS_HELP}  --dry-run stops after the plan.
 """
 
@@ -32,9 +30,5 @@ def run(arguments: list[str]) -> int:
         print(HELP, end="")
         return 0
 
-    def job(loaded: Loaded) -> int:
-        from stpipe.pipeline.train import run_train
-
-        return run_train(loaded, dry_run=args.dry_run)
-
-    return run_composed(args, job)
+    with Launch() as launch:
+        return run_composing(args, lambda compose: launch.train(compose, dry_run=args.dry_run))

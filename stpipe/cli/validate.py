@@ -68,6 +68,7 @@ def summary(loaded: Loaded) -> list[tuple[str, str]]:
     """(what, choice) of everything that a run depends on."""
     from stpipe.config.data_format import known_format, sources
     from stpipe.config.load import redact
+    from stpipe.config.mining import MINABLE, mined_format
 
     values = redact(loaded)
     trainer = values["trainer"]
@@ -78,6 +79,8 @@ def summary(loaded: Loaded) -> list[tuple[str, str]]:
     lines = [("recipe", loaded.recipe or "none"), ("run.dir", values["run"]["dir"]), ("model", text("model", values["model"]))]
     for name, _, section in sources(values["dataset"]):
         fmt = known_format(section) or "format known from the data only"
+        if values["mine"] is not None and fmt in MINABLE:
+            fmt += f", mined to {mined_format(values['mine'])}"
         rows = f", at most {section['max_rows']} rows" if section["max_rows"] else ""
         lines.append((f"data {name}", f"{section['train']} ({fmt}{rows})"))
         if section["loss"] is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from stpipe.config.errors import ConfigError, TrainingError
+from stpipe.core.peers import Peers
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -39,19 +40,42 @@ class Checkpoint:
         return (self.path / f"{name}.pt").exists()
 
 
-def save_checkpoint(folder: Path, *, step: int, tensors: Mapping[str, Any], state: Mapping[str, Any]) -> Checkpoint:
+def save_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    tensors: Mapping[str, Any],
+    state: Mapping[str, Any],
+    own: Mapping[str, Any] | None = None,
+    peers: Peers | None = None,
+) -> Checkpoint:
     """Write `folder/step-XXXXXXXX`. A failure on the way leaves earlier checkpoints as they were.
+
+    Args:
+        folder: of all checkpoints of the run.
+        step: steps done.
+        tensors: parts by name, written by rank 0.
+        state: everything but tensors, written by rank 0.
+        own: parts of this process alone; their names differ between processes.
+        peers: the processes of the run, which all call this and return when the checkpoint is complete.
 
     Raises:
         TrainingError: the disk is full or not writable.
     """
     final = folder / f"{PREFIX}{step:08d}"
     aside = folder / f".writing-{final.name}"
+    peers = peers or Peers()
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        for name, value in tensors.items():
+        with peers.main_first("checkpoint folder"):
+            if peers.is_main:
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(parents=True)
+        for name, value in {**(tensors if peers.is_main else {}), **(own or {})}.items():
             torch.save(value, aside / f"{name}.pt")
+        peers.all_here("checkpoint parts")
+        if not peers.is_main:
+            peers.all_here("checkpoint")
+            return Checkpoint(final, step)
         (aside / STATE).write_text(json.dumps(state, indent=1, sort_keys=True))
         files = {p.name: {"sha256": file_sha256(p), "size": p.stat().st_size} for p in sorted(aside.iterdir())}
         (aside / MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
@@ -60,6 +84,7 @@ def save_checkpoint(folder: Path, *, step: int, tensors: Mapping[str, Any], stat
         shutil.rmtree(final, ignore_errors=True)
         aside.rename(final)
         sync(folder)
+        peers.all_here("checkpoint")
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(f"could not write checkpoint {final}: {error.strerror or error}. Earlier checkpoints are intact.") from error

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stpipe.engine.planner import padding_share, plan_micro_batches
+from stpipe.engine.planner import RowSizes, padding_share, plan_micro_batches, plan_rows
 
 lengths_lists = st.lists(st.integers(1, 40), min_size=1, max_size=60)
 
@@ -39,3 +39,31 @@ def test_padding_share_counts_rectangles() -> None:
     both = [torch.tensor([0, 1])]
     assert padding_share(size, both, "padded") == pytest.approx(3 / 8)
     assert padding_share(size, both, "packed") == 0.0
+
+
+rows_of_roles = st.integers(1, 12).flatmap(
+    lambda rows: st.lists(
+        st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=4), min_size=rows, max_size=rows), min_size=1, max_size=3
+    )
+)
+
+
+@given(rows_of_roles, st.integers(1, 150), st.sampled_from(["packed", "padded"]), st.integers(1, 8))
+def test_every_row_once_and_parts_within_budget(roles: list[list[list[int]]], budget: int, layout: str, at_least: int) -> None:
+    """roles: for each role and row the lengths of its texts."""
+    sizes = [RowSizes.of(torch.tensor([n for row in role for n in row]), torch.tensor([len(row) for row in role])) for role in roles]
+    parts = plan_rows(sizes, budget=budget, layout=layout, at_least=at_least)
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(roles[0])))
+    assert len(parts) >= min(at_least, len(roles[0]))
+    for part in parts:
+        assert part.tolist() == sorted(part.tolist())
+        texts = [[n for row in part.tolist() for n in role[row]] for role in roles]
+        cost = sum(map(sum, texts)) if layout == "packed" else sum(len(t) * max(t) for t in texts)
+        assert cost <= budget or part.numel() == 1
+
+
+def test_rows_of_single_texts_and_of_lists() -> None:
+    single = RowSizes.of(torch.tensor([4, 2]), None)
+    assert (single.texts.tolist(), single.tokens.tolist(), single.longest.tolist()) == ([1, 1], [4, 2], [4, 2])
+    lists = RowSizes.of(torch.tensor([4, 2, 9]), torch.tensor([1, 2]))
+    assert (lists.texts.tolist(), lists.tokens.tolist(), lists.longest.tolist()) == ([1, 2], [4, 11], [4, 9])

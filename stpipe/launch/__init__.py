@@ -1,0 +1,1 @@
+"""Several processes that train together: started here, or by torchrun, accelerate launch and srun."""

@@ -1,0 +1,83 @@
+"""How the runs of a command are computed: in this process, in processes that it starts, or in those that a launcher started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.load import Loaded
+from stpipe.config.schema import component
+from stpipe.core.world import find_world
+
+if TYPE_CHECKING:
+    from stpipe.core.peers import ConnectedPeers
+
+
+class Launch:
+    """Trains, once or several times in a row (a sweep); a context manager.
+
+    Raises:
+        ConfigError: the environment names this process's place among others by half.
+    """
+
+    def __init__(self) -> None:
+        self.world = find_world(os.environ)
+        self._peers: ConnectedPeers | None = None
+
+    def __enter__(self) -> Launch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._peers is not None:
+            self._peers.close()
+
+    def train(self, compose: Callable[[], Loaded], *, dry_run: bool = False) -> int:
+        """One run; returns its exit code.
+
+        Args:
+            compose: gives the configuration; in processes of a launcher only rank 0 composes.
+            dry_run: stop after the plan.
+        """
+        if self.world is not None and self.world.size > 1:
+            from stpipe.core.peers import ConnectedPeers
+            from stpipe.launch.together import train_together
+
+            self._peers = self._peers or ConnectedPeers(self.world)
+            return train_together(self._peers, compose, dry_run=dry_run)
+        loaded = compose()
+        count = processes_of(loaded)
+        if count > 1:
+            from stpipe.launch.local import run_processes
+
+            return run_processes(loaded, num_processes=count, dry_run=dry_run)
+        from stpipe.pipeline.train import run_train
+
+        return run_train(loaded, dry_run=dry_run)
+
+
+def processes_of(loaded: Loaded) -> int:
+    """Processes to start on this machine: as many as the configuration says, else one for each GPU.
+
+    Raises:
+        ConfigError: neither says it.
+    """
+    backend = loaded.values["backend"]
+    if not (component(loaded.schema, "backend", backend["name"]) or {}).get("x-distributed"):
+        return 1
+    if backend["num_processes"] is not None:
+        return int(backend["num_processes"])
+    import torch
+
+    devices = torch.cuda.device_count() if loaded.values["trainer"]["device"] in ("auto", "cuda") else 0
+    if not devices:
+        raise ConfigError(
+            Problem(
+                "backend.num_processes",
+                f"nothing says how many processes backend '{backend['name']}' has: there is no GPU to count, and no launcher started this process. "
+                "Set it (backend.num_processes=2), or start with torchrun or srun; `accelerate launch --cpu` starts one process whatever it is told",
+            )
+        )
+    return devices
