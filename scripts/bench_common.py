@@ -21,8 +21,8 @@ from stpipe.config.sections import DatasetSection, TrainerSection
 from stpipe.core.tokenize import RoleTokenizer
 from stpipe.data.prepare import PreparedSource, prepare
 from stpipe.data.samplers import NoDuplicatesSampler
-from stpipe.data.stream import BatchStream
-from stpipe.engine.backend import Single
+from stpipe.data.stream import BatchStream, Collator
+from stpipe.engine.backends import Single
 from stpipe.engine.callbacks.base import Callback
 from stpipe.engine.length import RunLength
 from stpipe.engine.loop import Trainer
@@ -30,6 +30,7 @@ from stpipe.engine.optim import AdamW
 from stpipe.engine.schedules import Linear
 from stpipe.engine.strategies import Plain, Recompute
 from stpipe.engine.train_module import TrainModule
+from stpipe.engine.views import VIEWS
 from stpipe.losses.base import Loss
 from stpipe.models.base_model import BaseModel
 from stpipe.models.sparse_encoder import SparseEncoder
@@ -89,19 +90,27 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=None)
 
 
-def load_source(args: argparse.Namespace, tokenizer: Any, max_length: int) -> PreparedSource:
+def load_source(args: argparse.Namespace, tokenizer: Any, max_length: int, *, special_tokens: bool = True) -> PreparedSource:
     """The data as stpipe prepares it; all sides take their batches from it."""
     columns = dict(item.split("=") for item in args.columns.split(",")) if args.columns else {}
     section = DatasetSection(
         train=args.data, format=args.format, columns=columns, eval_rows=0, max_rows=args.rows, max_length={"default": max_length}
     )
-    data = prepare(section, tokenizers=lambda role, routes: RoleTokenizer(tokenizer, max_length=max_length), offline=True)
+    how = RoleTokenizer(tokenizer, special_tokens, max_length)
+    data = prepare(section, tokenizers=lambda role, routes: how, offline=True)
     return data.train["default"]
 
 
-def stream_of(source: PreparedSource, batch_size: int) -> BatchStream:
-    """The batches of every side, in their order."""
-    return BatchStream({"default": source}, sampler=NoDuplicatesSampler(), batch_size={"default": batch_size}, seed=1, drop_last=True)
+def stream_of(source: PreparedSource, batch_size: int, collator: Collator | None = None, *, seed: int = 1) -> BatchStream:
+    """The batches of every side, in their order. collator: for cross-encoders, makes the pairs."""
+    return BatchStream(
+        {"default": source},
+        sampler=NoDuplicatesSampler(),
+        batch_size={"default": batch_size},
+        seed=seed,
+        drop_last=True,
+        collators={} if collator is None else {"default": collator},
+    )
 
 
 def choose_layout(model: BaseModel, layout: str | None) -> None:
@@ -166,16 +175,32 @@ class Job:
     precision: str
     device: str
     workers: int = 0
+    collator: Collator | None = None
+    seed: int = 1
+
+    def stream(self) -> BatchStream:
+        return stream_of(self.source, self.batch_size, self.collator, seed=self.seed)
+
+    def of_one_epoch(self) -> Job:
+        """The same with as many steps as an epoch has."""
+        return replace(self, steps=len(self.stream()))
 
 
 def train_stpipe(job: Job, model: BaseModel, loss: Loss, *, strategy: str, token_budget: int | None) -> Recorder:
     """stpipe's own loop."""
     runtime = Single().build(device=job.device, precision=job.precision)
-    module = TrainModule(model.encoder, {"default": loss}, STRATEGIES[strategy](token_budget=token_budget)).to(runtime.device)
+    computed = STRATEGIES[strategy](token_budget=token_budget)
+    module = TrainModule(model.encoder, {"default": loss}, computed, view=VIEWS[model.kind]).to(runtime.device)
     runtime.prepare(module, AdamW(lr=LR).build(module))
-    stream, recorder = stream_of(job.source, job.batch_size), Recorder(job.device)
+    stream, recorder = job.stream(), Recorder(job.device)
     settings = TrainerSection(
-        max_steps=job.steps, precision=job.precision, probe_first_step=False, save_steps=10**6, log_steps=1, num_workers=job.workers
+        max_steps=job.steps,
+        seed=job.seed,
+        precision=job.precision,
+        probe_first_step=False,
+        save_steps=10**6,
+        log_steps=1,
+        num_workers=job.workers,
     )
     length = replace(RunLength.of(settings, len(stream)), save_every=10**9)
     with tempfile.TemporaryDirectory() as folder:
@@ -218,8 +243,8 @@ def train_peer(job: Job, trainer_class: Any, model: Any, loss: nn.Module) -> Rec
     rows = job.source.rows()
     columns: dict[str, Any] = {role: list(rows.columns[role]) for role in job.source.roles}
     if rows.labels is not None:
-        columns["score"] = [float(v) for v in rows.labels]
-    stream, recorder = stream_of(job.source, job.batch_size), Recorder(job.device)
+        columns["score"] = list(rows.labels)
+    stream, recorder = job.stream(), Recorder(job.device)
     batches = [stream[i].row.tolist() for i in range(job.steps)]
     values: list[torch.Tensor] = []
     loss.register_forward_hook(lambda module, inputs, out: values.append(total(out).detach()))
@@ -235,6 +260,7 @@ def train_peer(job: Job, trainer_class: Any, model: Any, loss: nn.Module) -> Rec
             per_device_train_batch_size=job.batch_size,
             learning_rate=LR,
             warmup_steps=WARMUP,
+            seed=job.seed,
             bf16=job.precision == "bf16",
             fp16=job.precision == "fp16",
             use_cpu=job.device == "cpu",

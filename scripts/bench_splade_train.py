@@ -29,7 +29,7 @@ import torch
 from bench_common import STRATEGIES, Job, Recorder, add_data_arguments, choose_layout, resident_mib, splade_start, train_peer, train_stpipe
 
 from stpipe.data.prepare import PreparedSource
-from stpipe.engine.backend import choose_device
+from stpipe.engine.backends import choose_device
 from stpipe.losses import SpladeLoss
 from stpipe.models.splade import SpladeModel
 

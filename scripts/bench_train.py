@@ -35,7 +35,7 @@ from bench_common import (
 
 from stpipe.core.tokens import Tokens
 from stpipe.data.prepare import PreparedSource
-from stpipe.engine.backend import choose_device
+from stpipe.engine.backends import choose_device
 from stpipe.engine.optim import AdamW
 from stpipe.engine.strategies import Plain
 from stpipe.losses import CoSENTLoss, MultipleNegativesRankingLoss

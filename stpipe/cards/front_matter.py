@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from stpipe.cards.kinds import CardKind
 from stpipe.cards.losses import LossFacts
+from stpipe.reports.quality import BASE_ORDER
 from stpipe.reports.run_record import RunRecord, mapping
 from stpipe.reports.sparsity import AT_DIMS
 
@@ -29,6 +30,10 @@ TASKS: Mapping[str, tuple[str, str]] = {
     "nano_beir": ("nano-beir", "Nano BEIR"),
     "reciprocal_rank_fusion": ("reciprocal-rank-fusion", "Reciprocal Rank Fusion"),
     "hybrid": ("hybrid-search", "Hybrid Search"),
+    "cross_encoder_classification": ("cross-encoder-classification", "Cross Encoder Classification"),
+    "cross_encoder_correlation": ("cross-encoder-correlation", "Cross Encoder Correlation"),
+    "cross_encoder_reranking": ("cross-encoder-reranking", "Cross Encoder Reranking"),
+    "cross_encoder_nano_beir": ("cross-encoder-nano-beir", "Cross Encoder Nano BEIR"),
 }
 # Tasks that sentence-transformers names after the kind of model.
 KIND_TASKS = frozenset({"information_retrieval", "reranking", "triplet", "binary_classification", "nano_beir"})
@@ -96,11 +101,11 @@ def _run_tags(record: RunRecord, losses: tuple[LossFacts, ...]) -> list[str]:
 
 def _results(record: RunRecord, kind: CardKind) -> Iterator[EvalResult]:
     """Metrics of the trained model. Values that are not numbers stay out, the Hub refuses them, and so do those of vectors that
-    were cut, which are not what the model gives."""
+    were cut, which are not what the model gives, and those of the order that a reranker was given."""
     for evaluation in record.evaluations:
         task_type, name = task(evaluation.evaluator, prefix=kind.task_prefix)
         for metric, value in evaluation.systems.get("after", {}).items():
-            if math.isfinite(value) and AT_DIMS.fullmatch(metric) is None:
+            if math.isfinite(value) and AT_DIMS.fullmatch(metric) is None and BASE_ORDER not in metric:
                 yield EvalResult(
                     task_type=task_type,
                     task_name=name,

@@ -39,7 +39,19 @@ SPARSE = CardKind(
     "sparse encoder",
     task_prefix="sparse-",
 )
-KINDS: Mapping[str, CardKind] = {"dense": DENSE, "sparse": SPARSE}
+CROSS_ENCODER = CardKind(
+    "cross_encoder.md.j2",
+    "text-ranking",
+    ("sentence-transformers", "cross-encoder", "reranker"),
+    "reranker (cross-encoder)",
+)
+CLASSIFIER = CardKind(
+    "cross_encoder.md.j2",
+    "text-classification",
+    ("sentence-transformers", "cross-encoder"),
+    "classifier of pairs of texts (cross-encoder)",
+)
+KINDS: Mapping[str, CardKind] = {"dense": DENSE, "sparse": SPARSE, "cross_encoder": CROSS_ENCODER}
 #: Module of a sparse model -> its tag, in the order of sentence-transformers' cards.
 SPARSE_MODULES: Mapping[str, str] = {
     "Router": "asymmetric",
@@ -59,6 +71,8 @@ def card_kind(record: RunRecord, model: ModelFacts, schema: Mapping[str, Any]) -
     """The kind that the model directory states, else that of the configured component; dense where neither is known."""
     chosen = component(dict(schema), "model", record.section("model").get("name")) or {}
     kind = KINDS.get(model.kind or str(chosen.get("x-kind")), DENSE)
+    if kind is CROSS_ENCODER and len(model.labels) > 1:
+        return CLASSIFIER
     return _with_modules(kind, model) if kind is SPARSE else kind
 
 

@@ -20,11 +20,12 @@ SHOWN_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "SpladePooling": ("pooling_strategy", "activation_function"),
     "SparseAutoEncoder": ("input_dim", "hidden_dim", "k"),
     "SparseStaticEmbedding": ("frozen",),
+    "LogitScore": ("true_token_id", "false_token_id"),
 }
 BACKBONES = frozenset({"Transformer", "MLMTransformer"})
 ROUTERS = frozenset({"Router", "Asym"})
 ROUTER_FILES = ("router_config.json", "config.json")
-KINDS_BY_TYPE: Mapping[str, str] = {"SentenceTransformer": "dense", "SparseEncoder": "sparse"}
+KINDS_BY_TYPE: Mapping[str, str] = {"SentenceTransformer": "dense", "SparseEncoder": "sparse", "CrossEncoder": "cross_encoder"}
 DEFAULT_SIMILARITY: Mapping[str | None, str] = {"sparse": "dot"}
 BACKBONE_SETTINGS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
 
@@ -45,9 +46,10 @@ class ModuleFacts:
 class ModelFacts:
     """A model directory. None where the directory does not say it.
 
-    kind: "dense" or "sparse"; parameters: floating-point numbers stored in all weight files; dimension: of the output, after
+    kind: "dense", "sparse" or "cross_encoder"; parameters: floating-point numbers stored in all weight files; dimension: of the output, after
     truncation where truncate_dim is set; max_length: of a Router that of its default route; max_active_dims: how many of the
-    largest values of an embedding are kept.
+    largest values of an embedding are kept; labels: names of the outputs of a cross-encoder, one for a reranker, none for other kinds;
+    activation: class of torch that its outputs go through.
     """
 
     kind: str | None
@@ -61,6 +63,8 @@ class ModelFacts:
     truncate_dim: int | None
     parameters: int | None
     dtype: str | None
+    labels: tuple[str, ...] = ()
+    activation: str | None = None
 
     @property
     def modules(self) -> tuple[ModuleFacts, ...]:
@@ -95,7 +99,17 @@ def read_model(directory: Path) -> ModelFacts:
         truncate_dim=truncate,
         parameters=sum(prod(shape) for _, shape, _ in sizes) or None,
         dtype=", ".join(sorted({dtype for _, _, dtype in sizes})) or None,
+        labels=_labels(directory, stack) if kind == "cross_encoder" else (),
+        activation=str(settings["activation_fn"]).rsplit(".", 1)[-1] if settings.get("activation_fn") else None,
     )
+
+
+def _labels(directory: Path, stack: Sequence[ModuleFacts]) -> tuple[str, ...]:
+    """Names of the outputs, in order."""
+    names = _read(directory / "config.json").get("id2label")
+    if any(module.name == "LogitScore" for module in stack) or not isinstance(names, Mapping):
+        return ("score",)
+    return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
 def _flat(stack: Sequence[ModuleFacts]) -> Iterator[ModuleFacts]:

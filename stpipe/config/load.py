@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,24 @@ class Loaded:
     choices: dict[str, Any] = field(default_factory=dict)
     origins: Origins = field(default_factory=Origins)
     schema: Schema = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """What another process of the run needs, as plain JSON; it holds secrets, so it is never written to a file."""
+        hidden = [[list(path), text] for path, text in self.origins.from_environment.items()]
+        return {
+            "values": self.values,
+            "recipe": self.recipe,
+            "warnings": list(self.warnings),
+            "metrics": list(self.metrics),
+            "choices": dict(self.choices),
+            "from_environment": hidden,
+        }
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> Loaded:
+        """Take back what `as_json` gave."""
+        origins = Origins(from_environment={tuple(path): text for path, text in found["from_environment"]})
+        return Loaded(found["values"], found["recipe"], found["warnings"], tuple(found["metrics"]), found["choices"], origins)
 
 
 def load_config(

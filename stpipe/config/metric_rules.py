@@ -8,10 +8,11 @@ from typing import Any
 from stpipe.config.data_format import known_format, sources
 from stpipe.config.errors import ConfigError
 from stpipe.config.finding import Rules
-from stpipe.config.metrics import MetricSet, configured_metrics
+from stpipe.config.metrics import MetricSet, Outputs, configured_metrics
 from stpipe.config.origins import Path
 from stpipe.config.schema import members
 from stpipe.config.suggest import did_you_mean
+from stpipe.config.used_losses import losses
 
 #: Similarity of models that say nothing themselves, by kind.
 FALLBACK_SIMILARITIES = {"dense": "cosine", "sparse": "dot"}
@@ -53,7 +54,7 @@ def evaluator_and_data(rules: Rules) -> None:
             rules.problem((*path, "source"), f"required with several data sets: which of them to evaluate on ({', '.join(known)})")
             continue
         name = source or next(iter(known))
-        fmt = known_format(known[name])
+        fmt = known[name]["eval_format"] or known_format(known[name])
         if fmt is not None and fmt not in facts["x-formats"]:
             fitting = [d["x-name"] for d in members(rules.schema, "evaluator") if fmt in (d.get("x-formats") or [])]
             rules.problem(
@@ -79,6 +80,12 @@ def evaluator_and_model(rules: Rules) -> None:
                 (*path, "name"),
                 f"evaluator '{values['name']}' is for {', '.join(kinds)} models, not for model '{rules.values['model']['name']}'",
             )
+        if rules.component("evaluator", values["name"]).get("x-num_outputs") == "one" and model_outputs(rules) == "classes":
+            rules.problem(
+                (*path, "name"),
+                f"evaluator '{values['name']}' needs one score for each pair, but model '{rules.values['model']['name']}' gives one for each "
+                "class. Use cross_encoder_classification, or set model.num_labels to 1",
+            )
         settings_of_the_kind(rules, path, values, str(model.get("x-kind")))
         for key in ("similarities", "main_similarity", "similarity"):
             given = values.get(key)
@@ -98,16 +105,27 @@ def settings_of_the_kind(rules: Rules, path: Path, values: Mapping[str, Any], ki
             rules.problem((*path, key), f"is for {wanted} models, but model '{rules.values['model']['name']}' is {kind}{fix}")
 
 
+def model_outputs(rules: Rules) -> Outputs:
+    """What a cross-encoder gives for a pair: as model.num_labels says, else as the losses need it."""
+    model = rules.values["model"]
+    if "num_labels" not in model:
+        return "one"
+    if model["num_labels"] is not None:
+        return "classes" if model["num_labels"] > 1 else "one"
+    return "classes" if any(loss.facts.get("x-num_outputs") == "classes" for loss in losses(rules)) else "one"
+
+
 def metric_sets(rules: Rules) -> dict[str, MetricSet]:
     """Metrics of each evaluator whose settings allow to tell them."""
     model = rules.values["model"]
     kind = str(rules.component("model", model["name"]).get("x-kind") or "dense")
     similarity = model.get("similarity") or FALLBACK_SIMILARITIES.get(kind, "cosine")
+    outputs = model_outputs(rules)
     found: dict[str, MetricSet] = {}
     for name, values in rules.values["evaluator"].items():
         try:
             found[name] = configured_metrics(
-                values, lambda n: rules.component("evaluator", n)["x-metrics"], similarity=similarity, kind=kind
+                values, lambda n: rules.component("evaluator", n)["x-metrics"], similarity=similarity, kind=kind, outputs=outputs
             )
         except ConfigError as error:
             for problem in error.problems:

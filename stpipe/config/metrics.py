@@ -16,6 +16,8 @@ from stpipe.config.errors import ConfigError
 from stpipe.config.suggest import unknown_name
 
 Better = Literal["higher", "lower"] | None
+#: What a model gives for a pair of texts: one score, or one for each class.
+Outputs = Literal["one", "classes"]
 MAX = "max"
 
 
@@ -54,6 +56,7 @@ def metric(
     better: Better = "higher",
     kinds: tuple[str, ...] | None = None,
     over: Mapping[str, str] | None = None,
+    outputs: Outputs | None = None,
 ) -> dict[str, Any]:
     """One metric.
 
@@ -63,9 +66,11 @@ def metric(
         better: "higher", "lower", or None for a value that has no good side.
         kinds: kinds of model that have it ("dense", "sparse"); None is all.
         over: further placeholder -> field, for each value of which the metric exists.
+        outputs: only models with one output have it, or only those with one for each class; None is all.
     """
     found: dict[str, Any] = {"name": template, "ks": ks, "better": better}
-    return {**found, **({"kinds": list(kinds)} if kinds else {}), **({"over": dict(over)} if over else {})}
+    optional = {"kinds": list(kinds or ()), "over": dict(over or {}), "outputs": outputs}
+    return found | {key: value for key, value in optional.items() if value}
 
 
 def metric_facts(
@@ -78,7 +83,8 @@ def metric_facts(
     """The class attribute `metrics` of an evaluator, all JSON.
 
     Args:
-        primary: the metric that stands for the evaluator; with `ks`, at the greatest k.
+        primary: the metric that stands for the evaluator; with `ks`, at the greatest k. Of a model that does not have it the
+            first of the others that it has.
         others: further metrics, in order of the report.
         maximum: with several similarity functions, each metric also exists for `max`, the best of them, and that is
             the primary one. Otherwise the primary is the one of the first function.
@@ -96,6 +102,7 @@ def expand(
     *,
     similarity: str,
     kind: str = "dense",
+    outputs: Outputs = "one",
     children: Mapping[str, MetricSet] | None = None,
 ) -> MetricSet:
     """The metrics of an evaluator with these field values.
@@ -105,6 +112,7 @@ def expand(
         values: field -> value; read are the fields that `ks` names, `similarities` and `main_similarity`.
         similarity: similarity function of the model, used when the evaluator names none.
         kind: kind of the model.
+        outputs: what the model gives for a pair of texts.
         children: metrics of its inner evaluators by name.
     """
     functions = similarity_names(values, similarity=similarity)
@@ -112,17 +120,18 @@ def expand(
     better: dict[str, Better] = {}
     for name, inner in (children or {}).items():
         better.update(inner.prefixed(name).better)
+    had = [item for item in facts["metrics"] if kind in item.get("kinds", (kind,)) and item.get("outputs", outputs) == outputs]
+    labels = facts.get("labels") or {}
     for fn in wide:
-        for item in facts["metrics"]:
-            if kind in item.get("kinds", (kind,)):
-                for filling in _fillings(item, values, facts.get("labels") or {}):
-                    better[item["name"].format(similarity=fn, **filling)] = item["better"]
-    first = facts["metrics"][0]
-    last = max(cutoffs(first["ks"], values), default=None)
-    if last is None:
-        raise ConfigError(f"{first['ks']} is empty, but it gives the primary metric; name at least one k")
+        for item in had:
+            for filling in _fillings(item, values, labels):
+                better[item["name"].format(similarity=fn, **filling)] = item["better"]
+    main = (had or facts["metrics"])[0]
+    largest = max(_fillings(main, values, labels), key=lambda filling: int(filling["k"]), default=None)
+    if largest is None:
+        raise ConfigError(f"{main['ks']} is empty, but it gives the primary metric; name at least one k")
     lead = values.get("main_similarity") or (MAX if MAX in wide else functions[0])
-    return MetricSet(better, first["name"].format(similarity=lead, k=last))
+    return MetricSet(better, main["name"].format(similarity=lead, **largest))
 
 
 def _fillings(item: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Any]]:
@@ -169,7 +178,12 @@ def cutoffs(field: str | None, values: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def configured_metrics(
-    values: Mapping[str, Any], facts_of: Callable[[str], Mapping[str, Any]], *, similarity: str, kind: str = "dense"
+    values: Mapping[str, Any],
+    facts_of: Callable[[str], Mapping[str, Any]],
+    *,
+    similarity: str,
+    kind: str = "dense",
+    outputs: Outputs = "one",
 ) -> MetricSet:
     """The metrics of one evaluator of a decoded configuration.
 
@@ -178,8 +192,11 @@ def configured_metrics(
         facts_of: registered name -> `metrics` fact, from the schema.
         similarity: similarity function of the model.
         kind: kind of the model.
+        outputs: what the model gives for a pair of texts.
     """
     facts = facts_of(values["name"])
     inner = values[facts["children"]] if facts["children"] else {}
-    children = {name: configured_metrics(child, facts_of, similarity=similarity, kind=kind) for name, child in inner.items()}
-    return expand(facts, values, similarity=similarity, kind=kind, children=children)
+    children = {
+        name: configured_metrics(child, facts_of, similarity=similarity, kind=kind, outputs=outputs) for name, child in inner.items()
+    }
+    return expand(facts, values, similarity=similarity, kind=kind, outputs=outputs, children=children)

@@ -78,13 +78,13 @@ class Registry:
 
 
 MODELS = Registry("model", facts=("kind", "similarities", "sparsity", "routes", "lookups"))
-LOSSES = Registry("loss", facts=("coupling", "formats", "kinds", "wraps", "label_range", "sparsity"))
+LOSSES = Registry("loss", facts=("coupling", "counts", "formats", "kinds", "wraps", "label_range", "sparsity", "num_outputs"))
 SAMPLERS = Registry("sampler", facts=("needs_label",))
-EVALUATORS = Registry("evaluator", facts=("kinds", "formats", "metrics"))
+EVALUATORS = Registry("evaluator", facts=("kinds", "formats", "metrics", "num_outputs"))
 OPTIMIZERS = Registry("optimizer")
 SCHEDULERS = Registry("scheduler")
 STRATEGIES = Registry("strategy", facts=("couplings",))
-BACKENDS = Registry("backend", facts=("devices",))
+BACKENDS = Registry("backend", facts=("devices", "precisions", "distributed", "shards_parameters"))
 CALLBACKS = Registry("callback")
 
 REGISTRIES: dict[str, Registry] = {

@@ -17,16 +17,28 @@ from pathlib import PurePath
 from typing import Any
 
 from stpipe.config.data_format import STANDARD_LIBRARY, embedded_address, known_format, sources
-from stpipe.config.defaults import defaults_of
+from stpipe.config.defaults import OWN_LOSSES, defaults_of
 from stpipe.config.errors import Problem
+from stpipe.config.mining import embed_models, format_in_training
+from stpipe.config.options import object_defaults
 from stpipe.config.origins import Origins, Path, at
 from stpipe.config.schema import Schema, component
 
-FIXED = {"model": "dense", "optimizer": "adamw", "scheduler": "linear", "backend": "single"}
+FIXED = {"model": "dense", "optimizer": "adamw", "scheduler": "linear"}
 #: Keys that do not change what is trained, so they have no part in the derived name of a run.
-NAMELESS = ("run", "card", "imports", "trainer.resume", "trainer.progress", "dataset.cache_dir", "dataset.num_proc")
+NAMELESS = (
+    "run",
+    "card",
+    "imports",
+    "trainer.resume",
+    "trainer.progress",
+    "dataset.cache_dir",
+    "dataset.num_proc",
+    "mine.cache_dir",
+    "mine.output",
+)
 BY_ROLE = ("max_length", "prompts", "routes")
-REPLACED = ("train", "eval", "columns", "joins", "subset", "split", "eval_split", "revision")
+REPLACED = ("train", "eval", "columns", "joins", "subset", "split", "eval_split", "eval_format", "revision")
 
 
 def name_components(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
@@ -35,18 +47,22 @@ def name_components(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]
     for group, name in FIXED.items():
         if group != "model" or isinstance(named.get("model"), dict):
             _give_name(named, group, name)
+    _give_name(named, "backend", "single" if at(named, ("backend", "num_processes")) is None else "ddp")
     model = component(schema, "model", at(named, ("model", "name"))) or {}
     defaults = defaults_of(model.get("x-kind", "dense"), model.get("x-sparsity"))
     sections = list(sources(named.get("dataset", {})))
+    mine = named.get("mine") if isinstance(named.get("mine"), dict) else None
+    mine_defaults = object_defaults(schema, schema["$defs"]["MineSection"]) if mine is not None else {}
     for name, _, section in sections:
-        loss = defaults.get(known_format(section) or "")
+        loss = defaults.get(format_in_training(section, mine, mine_defaults) or "")
         if loss and name != "default" and named.get("loss") is None and isinstance(section, dict):
             _give(section, "loss", loss)
         elif loss and name == "default":
             _give(named, "loss", loss)
     for loss in (named.get("loss"), *(section.get("loss") for _, _, section in sections)):
+        _own_loss(schema, loss, OWN_LOSSES.get(model.get("x-kind", ""), {}))
         _complete(schema, loss)
-    _give_name(named, "strategy", "recompute" if _cached(at(named, ("loss", "name"))) else "plain")
+    _give_name(named, "strategy", "recompute" if _cached(at(named, ("loss", "name"))) else "auto")
     losses = [_loss_of(named, section) for _, _, section in sections]
     _give_name(named, "sampler", _sampler(schema, losses))
     return named
@@ -80,6 +96,17 @@ def _complete(schema: Schema, loss: Any) -> None:
             _give(loss, field, default)
         for _, part in _parts(field, loss.get(field)):
             _complete(schema, part)
+
+
+def _own_loss(schema: Schema, loss: Any, own: Mapping[str, str]) -> None:
+    """Where a documented name means another loss for this kind of model, put that one's name; also inside wrappers."""
+    facts = component(schema, "loss", loss.get("name")) if isinstance(loss, dict) and own else None
+    if facts is None:
+        return
+    loss["name"] = own.get(facts["x-name"], loss["name"])
+    for field in facts.get("x-wraps") or []:
+        for _, part in _parts(field, loss.get(field)):
+            _own_loss(schema, part, own)
 
 
 def _like_name(key: str) -> bool:
@@ -145,6 +172,7 @@ def settle(
     """
     _inherit(values["dataset"], at(given, ("dataset",), {}))
     problems, warnings = _embed(values["dataset"], origins) if values["dataset"]["embedded"] else ([], [])
+    warnings += embed_models(values, origins)
     run = values["run"]
     if repeats is not None and run["name"] == repeats.get("name"):
         run["name"] = f"{run['name']}-repeat"
@@ -192,7 +220,7 @@ def derived_name(values: Mapping[str, Any], origins: Origins) -> str:
     for key in NAMELESS:
         section, _, inner = key.partition(".")
         if inner:
-            shown[section].pop(inner, None)
+            (shown[section] or {}).pop(inner, None)
         else:
             shown.pop(section, None)
     digest = hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:8]

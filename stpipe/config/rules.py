@@ -2,29 +2,35 @@
 
 They read decoded values and the facts that the schema records of each component, so they need no torch. Each rule is one
 function from the `Rules` (values, schema, places) to findings; a new rule is a function and a line in RULES. Rules about
-metrics are in `metric_rules`, those about data in `data_rules`, those about sparse models in `sparse_rules`.
+metrics are in `metric_rules`, those about data in `data_rules`, those about backends in `backend_rules`, those about sparse models in `sparse_rules`,
+those about cross-encoders in `cross_encoder_rules`, those about mining in `mining`. Rules about losses and evaluators see
+the data as mining leaves it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from stpipe.config.backend_rules import BACKEND_RULES
+from stpipe.config.cross_encoder_rules import CROSS_ENCODER_RULES
 from stpipe.config.data_format import known_format, sources
 from stpipe.config.data_rules import DATA_RULES, places_exist
 from stpipe.config.finding import Finding, Rules
 from stpipe.config.formats import FORMATS, LABEL
 from stpipe.config.metric_rules import METRIC_RULES
+from stpipe.config.mining import MINING_RULES, after_mining, mined_places_exist
 from stpipe.config.origins import dotted
 from stpipe.config.schema import Schema, members
 from stpipe.config.sparse_rules import SPARSE_RULES
-from stpipe.config.used_losses import losses
+from stpipe.config.used_losses import UsedLoss, counts_differ, losses
 
 __all__ = ["Finding", "check"]
 
 SMALL_BATCH = 16
 #: Rules about what there is on this machine.
-HERE = (places_exist,)
+HERE = (places_exist, mined_places_exist)
 
 
 def check(values: Mapping[str, Any], schema: Schema, origins: Any, *, elsewhere: bool = False) -> Finding:
@@ -37,9 +43,13 @@ def check(values: Mapping[str, Any], schema: Schema, origins: Any, *, elsewhere:
         elsewhere: the run is for another machine, so files and packages are not looked for on this one.
     """
     rules = Rules(values, schema, origins)
-    for rule in (*DATA_RULES, *RULES, *SPARSE_RULES, *METRIC_RULES):
+    kind = str(rules.component("model", values["model"]["name"]).get("x-kind"))
+    trained = replace(rules, values=after_mining(values, kind))
+    for rule in (*DATA_RULES, *MINING_RULES):
         if not (elsewhere and rule in HERE):
             rule(rules)
+    for rule in (*RULES, *BACKEND_RULES, *SPARSE_RULES, *CROSS_ENCODER_RULES, *METRIC_RULES):
+        rule(trained)
     return rules.finding
 
 
@@ -96,6 +106,24 @@ def loss_and_strategy(rules: Rules) -> None:
                 f"'{strategy}' computes {'-, '.join(allowed)}-coupled losses only, but {dotted((*loss.path, 'name'))} = '{loss.name}' "
                 f"is {coupling}-coupled. Use strategy {' or '.join(fitting) or 'plain'}, or another loss",
             )
+    if allowed is not None and "batch" not in allowed:
+        _counts_and_strategy(rules, strategy)
+
+
+def _counts_and_strategy(rules: Rules, strategy: str) -> None:
+    """Several losses of one data set that are computed part by part must be means over the same number."""
+    used: dict[str, list[UsedLoss]] = {}
+    for loss in losses(rules):
+        used.setdefault(loss.source, []).append(loss)
+    for source, parts in used.items():
+        counts = [str(loss.facts.get("x-counts", "rows")) for loss in parts]
+        if counts_differ(counts):
+            found = ", ".join(f"'{loss.name}' over {count}" for loss, count in zip(parts, counts, strict=True))
+            rules.problem(
+                ("strategy", "name"),
+                f"'{strategy}' computes part by part, but the losses of data set '{source}' are means over what differs in number ({found}), "
+                "so the parts would shift their weights. Use strategy recompute",
+            )
 
 
 def in_batch_negatives(rules: Rules) -> None:
@@ -107,9 +135,11 @@ def in_batch_negatives(rules: Rules) -> None:
         size = loss.section["batch_size"] or trainer["batch_size"]
         if size < SMALL_BATCH:
             message = f"data set '{loss.source}': {size} rows a batch are few for a loss with in-batch negatives"
-            rules.warn(f"{message}; memory is no reason, strategy=recompute holds one micro-batch at a time")
+            rules.warn(f"{message}; memory is no reason, strategy=auto holds one micro-batch at a time where more does not fit")
         if trainer["accumulation_steps"] > 1:
-            rules.warn("trainer.accumulation_steps adds no in-batch negatives; a larger trainer.batch_size with strategy=recompute does")
+            rules.warn(
+                "trainer.accumulation_steps adds no in-batch negatives; a larger trainer.batch_size does, and strategy=auto makes it fit"
+            )
         if sampler["name"] == "random":
             rules.warn("sampler 'random' can put a text twice into a batch, where it is a false negative; sampler=no_duplicates cannot")
 
@@ -125,7 +155,7 @@ def prefixes(rules: Rules) -> None:
     """Dimensions of Matryoshka losses."""
     heads = rules.values["model"].get("dense") or []
     for loss in losses(rules, wrappers=True):
-        if loss.name != "matryoshka":
+        if loss.name not in ("matryoshka", "matryoshka_2d"):
             continue
         dims, weights = loss.values["dims"], loss.values["weights"]
         if not dims or len(set(dims)) < len(dims):
@@ -138,13 +168,10 @@ def prefixes(rules: Rules) -> None:
 
 
 def precision_and_device(rules: Rules) -> None:
-    """Precision and backend against the device."""
-    trainer, backend = rules.values["trainer"], rules.values["backend"]["name"]
+    """Precision against the device."""
+    trainer = rules.values["trainer"]
     if trainer["precision"] == "fp16" and trainer["device"] == "cpu":
         rules.problem(("trainer", "precision"), "fp16 needs a GPU, but trainer.device is cpu. Use bf16 or fp32")
-    devices = rules.component("backend", backend).get("x-devices")
-    if devices is not None and trainer["device"] not in (*devices, "auto"):
-        rules.problem(("trainer", "device"), f"backend '{backend}' runs on {', '.join(devices)}, not on {trainer['device']}")
 
 
 def sampler_and_format(rules: Rules) -> None:

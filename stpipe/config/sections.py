@@ -8,6 +8,22 @@ from typing import Any, Literal
 
 from stpipe.config.fields import option
 
+Format = Literal[
+    "text",
+    "text-vector",
+    "pair-vector",
+    "labelled-text",
+    "pair",
+    "pair-score",
+    "pair-class",
+    "triplet",
+    "triplet-score",
+    "n-tuple",
+    "n-tuple-scores",
+    "query-document",
+    "query-documents",
+]
+
 
 @dataclass(frozen=True)
 class RunSection:
@@ -35,24 +51,8 @@ class SourceSection:
         help="Role -> table of texts (path or Hub id with columns id and text) that the role's column of ids, or of lists of ids, is joined with when a row is read.",
         factory=dict,
     )
-    format: (
-        Literal[
-            "text",
-            "text-vector",
-            "pair-vector",
-            "labelled-text",
-            "pair",
-            "pair-score",
-            "pair-class",
-            "triplet",
-            "triplet-score",
-            "n-tuple",
-            "n-tuple-scores",
-            "query-document",
-            "query-documents",
-        ]
-        | None
-    ) = option(None, help="Format of the rows; None derives it from the roles and from what the label holds.")
+    format: Format | None = option(None, help="Format of the rows; None derives it from the roles and from what the label holds.")
+    eval_format: Format | None = option(None, help="Format of held-out rows that `eval` names; None is that of the training rows.")
     subset: str | None = option(None, help="Configuration name of a Hub data set.")
     split: str | None = option(None, help="Split to read for training; None is `train`.")
     eval_split: str | None = option(
@@ -106,6 +106,61 @@ class DatasetSection(SourceSection):
     checks: CheckSection = option(help="Pre-flight rules.", factory=CheckSection)
     cache_dir: str | None = option(None, help="Folder of the token cache; None is $STPIPE_CACHE or the user's cache directory.")
     num_proc: int = option(1, ge=1, help="Processes that tokenise in `prepare`.")
+
+
+@dataclass(frozen=True)
+class MineSection:
+    """Hard negatives: `stpipe mine` writes them, and a run whose configuration has this section mines them before it trains."""
+
+    model: str | None = option(
+        None, help="Embedding model that finds candidates, dense or sparse; None is the start weights of the run where they are one."
+    )
+    cross_encoder: str | None = option(
+        None,
+        help="Cross-encoder whose scores the limits look at; used only with a margin, max_score or min_score. None: the embedding model's.",
+    )
+    corpus: str | None = option(
+        None, help="Further documents to choose from: a file or Hub id with a column `text` (or one column). None: the positives alone."
+    )
+    num_negatives: int = option(3, ge=1, help="Negatives for each anchor.")
+    range_min: int = option(0, ge=0, help="Nearest candidates to skip, counted after the limits: they may be answers.")
+    range_max: int | None = option(
+        None,
+        ge=1,
+        help="Nearest candidates to choose from; None is range_min + num_negatives + most positives of an anchor, ten times num_negatives with limits.",
+    )
+    max_score: float | None = option(None, help="Highest score of a negative.")
+    min_score: float | None = option(None, help="Lowest score of a negative.")
+    absolute_margin: float | None = option(None, help="A negative scores at least so much less than its anchor's lowest positive.")
+    relative_margin: float | None = option(
+        None, help="A negative scores at least this share of its anchor's lowest positive less than that; 0.05 did best for NV-Retriever."
+    )
+    sampling_strategy: Literal["top", "random"] = option("top", help="Take the nearest of the candidates that are left, or draw by `seed`.")
+    seed: int = option(12, ge=0, help="Seed of sampling_strategy=random.")
+    output_format: Literal["triplet", "n-tuple", "labeled-pair", "labeled-list"] = option(
+        "triplet", help="Rows: one for each negative, one for each positive, one for each document with a label, or lists with labels."
+    )
+    output_scores: bool = option(False, help="Add the scores (triplet, n-tuple), or put them in the place of the labels.")
+    include_positives: bool = option(False, help="Keep positives among the candidates, for data that tests rerankers; makes n-tuples.")
+    query_prompt: str | None = option(None, help="Put before each query; None leaves it to the model.")
+    query_prompt_name: str | None = option(None, help="Prompt of the model to put before each query.")
+    corpus_prompt: str | None = option(None, help="Put before each document; None leaves it to the model.")
+    corpus_prompt_name: str | None = option(None, help="Prompt of the model to put before each document.")
+    held_out: Literal["auto", "lists", "keep"] = option(
+        "auto",
+        help="Held-out rows: lists of documents in the order of the embedding model, for rerankers to reorder, or as they are; auto: lists for cross-encoders.",
+    )
+    held_out_documents: int = option(30, ge=2, help="Documents of such a list; positives that are not among them come behind.")
+    held_out_corpus: Literal["held_out", "all"] = option("held_out", help="Documents of the held-out rows alone, or of all rows.")
+    rounds: int = option(
+        1, ge=1, help="Equal parts of the training, before each of which the newest weights mine anew; needs `model` to be None."
+    )
+    batch_size: int = option(32, ge=1, help="Texts, or pairs, of a forward.")
+    use_faiss: bool = option(False, help="Search by FAISS (extra `faiss`); with the flat index the result is the same.")
+    faiss_index: str = option("Flat", help="FAISS's description of the index; every other than Flat is approximate.")
+    faiss_batch_size: int = option(16384, ge=1, help="Queries searched at a time.")
+    output: str | None = option(None, help="Folder that `stpipe mine` writes; None is outputs/mine/<run.name>.")
+    cache_dir: str | None = option(None, help="Folder of embeddings and unfinished work; None is that of the token cache.")
 
 
 @dataclass(frozen=True)
@@ -175,9 +230,10 @@ class RootConfig:
     evaluator: Mapping[str, Any] = option(help="Evaluators by name; the name starts their metrics.", factory=dict, component="evaluator")
     optimizer: Any = option(None, component="optimizer", help="Optimiser; None is adamw.")
     scheduler: Any = option(None, component="scheduler", help="Learning-rate schedule; None is linear with 10 % warm-up.")
-    strategy: Any = option(None, component="strategy", help="How a batch is computed; None is plain.")
+    strategy: Any = option(None, component="strategy", help="How a batch is computed; None is auto, which picks the fastest way that fits.")
     backend: Any = option(None, component="backend", help="On what the run is computed; None is single (one process).")
     callbacks: Mapping[str, Any] = option(help="Further callbacks by name.", factory=dict, component="callback")
+    mine: MineSection | None = option(None, help="Hard negatives, mined before training; None mines none.")
     trainer: TrainerSection = option(help="The loop.", factory=TrainerSection)
     run: RunSection = option(help="Identity and place.", factory=RunSection)
     card: CardSection = option(help="Model card.", factory=CardSection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,3 +42,9 @@ def losses(rules: Rules, *, wrappers: bool = False) -> Iterator[UsedLoss]:
             continue
         for inner, name in inner_losses(rules.schema, loss, wrappers=wrappers):
             yield UsedLoss((*path, *inner), at(loss, inner), rules.component("loss", name), source, place, section)
+
+
+def counts_differ(counts: Iterable[str]) -> bool:
+    """Whether losses with these `counts` (a fact of their classes) may be means over different numbers of the same rows."""
+    found = list(counts)
+    return len(found) > 1 and not (set(found) == {"rows"} or set(found) == {"candidates"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from rich.console import Console
@@ -12,14 +12,18 @@ from stpipe.config.sections import RootConfig, SourceSection
 from stpipe.core.rows import Rows
 from stpipe.core.tokenize import RoleTokenizer
 from stpipe.data.prepare import PreparedData, prepare
-from stpipe.data.stream import BatchStream, Sampler
-from stpipe.engine.backend import choose_device
+from stpipe.data.stream import BatchStream, Collator, Sampler
+from stpipe.engine.backends import choose_device
+from stpipe.engine.strategies import Choice
 from stpipe.engine.train_module import TrainModule
+from stpipe.engine.views import VIEWS
 from stpipe.evaluation.base import Evaluator
 from stpipe.losses.base import Loss
 from stpipe.models.base_model import BaseModel, limit_of
+from stpipe.models.cross_encoder import CrossEncoder
 from stpipe.pipeline.console import Reporter
 from stpipe.pipeline.objective import label_ranges, losses_of, sampler_of
+from stpipe.pipeline.pairs import check_outputs, fitted, pair_collators
 from stpipe.pipeline.teacher import PackagedTeacher
 from stpipe.pipeline.training_texts import PreparedTexts
 
@@ -33,8 +37,11 @@ class Parts:
     data: PreparedData
     losses: Mapping[str, Loss]
     sampler: Sampler
+    collators: Mapping[str, Collator] = field(default_factory=dict)
     start: tuple[str, ...] = ()
     """What was set from the data before training, and found about the start weights, a line each."""
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    """Data set -> how its batches are computed (pipeline/computing.py); before that is chosen, the configured strategy is for all."""
 
     @property
     def evaluators(self) -> Mapping[str, Evaluator]:
@@ -58,7 +65,14 @@ class Parts:
 
     def module(self) -> TrainModule:
         """Encoder and objectives as one module."""
-        return TrainModule(self.model.encoder, self.losses, self.root.strategy, routes=routes_of(self.root, self.data.train))
+        return TrainModule(
+            self.model.encoder,
+            self.losses,
+            {name: self.choices[name].strategy if name in self.choices else self.root.strategy for name in self.losses},
+            routes=routes_of(self.root, self.data.train),
+            view=VIEWS[self.model.kind],
+            seed=self.root.trainer.seed,
+        )
 
     def stream(self, *, rank: int, world_size: int) -> BatchStream:
         """Training batches of one process."""
@@ -69,6 +83,7 @@ class Parts:
             weights={name: self.source(name).weight for name in self.data.train},
             seed=self.root.trainer.seed,
             drop_last=self.root.trainer.drop_last,
+            collators=self.collators,
             rank=rank,
             world_size=world_size,
         )
@@ -90,7 +105,7 @@ def load_data(root: RootConfig, model: BaseModel, out: Console) -> PreparedData:
     return prepare(
         root.dataset,
         tokenizers=lambda role, routes: role_tokenizer(model, role, routes),
-        model_prompts=model.prompts,
+        model_prompts=model.training_prompts(),
         offline=root.offline,
         label_ranges=label_ranges(root),
         teacher=PackagedTeacher(device=choose_device(root.trainer.device), progress=report),
@@ -111,9 +126,16 @@ def assemble(root: RootConfig, out: Console) -> Parts:
     """Load model and data. Everything that can be wrong with either is found here, before anything is written."""
     torch.manual_seed(root.trainer.seed)  # new layers (dense heads) are drawn from the global generator
     model = root.model.build()
+    if root.trainer.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
     data = load_data(root, model, out)
     if model.encoder.layout_reason is None:
         model.encoder.choose_layout()
     losses = losses_of(root, data.train)
+    collators: Mapping[str, Collator] = {}
+    if isinstance(model, CrossEncoder):
+        check_outputs(model, losses, data.train)
+        losses = fitted(losses, data.train)
+        collators = pair_collators(model, losses)
     start = root.model.adapt(model, PreparedTexts(data.train, routes_of(root, data.train), model.encoder.route_of))
-    return Parts(root, model, data, losses, sampler_of(root, losses, data.train), start)
+    return Parts(root, model, data, losses, sampler_of(root, losses, data.train), collators, start)

@@ -10,14 +10,16 @@ from rich.table import Table
 
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.load import Loaded, to_root
-from stpipe.engine.backend import choose_device
+from stpipe.engine.backends import choose_device
 from stpipe.evaluation.base import Evaluation
-from stpipe.evaluation.run import bm25_baselines, evaluate_all
+from stpipe.evaluation.run import all_baselines, evaluate_all
 from stpipe.evaluation.write import write_evaluation
 from stpipe.models.load import load_model
 from stpipe.models.paths import resolve_path
 from stpipe.pipeline.assemble import load_data
 from stpipe.pipeline.console import console
+from stpipe.pipeline.mined_data import with_mined_data
+from stpipe.reports.text import system_name
 
 
 def run_evaluate(model: str, loaded: Loaded) -> int:
@@ -34,15 +36,15 @@ def run_evaluate(model: str, loaded: Loaded) -> int:
     root = to_root(loaded.values)
     if not root.evaluator:
         raise ConfigError(Problem("evaluator", "there is no evaluator. Name one (evaluator=retrieval), or a recipe that has some"))
+    root = with_mined_data(root, out, training=False).root
     encoder = load_model(resolve_path(root.model.name_or_path, offline=root.offline), device=choose_device(root.trainer.device))
     data = load_data(root, encoder, out)
     rows = {name: source.rows() for name, source in data.eval.items()}
     results = evaluate_all(encoder, root.evaluator, rows, batch_size=root.trainer.eval_batch_size)
-    baselines = bm25_baselines(root.evaluator, rows, similarity=encoder.similarity_fn_name)
+    baselines = all_baselines(root.evaluator, rows, similarity=encoder.similarity_fn_name)
     folder = output_folder(model)
     for name, result in results.items():
-        bm25 = {"bm25": baselines[name]} if name in baselines else {}
-        write_evaluation(folder / name, {"after": result, **bm25})
+        write_evaluation(folder / name, {"after": result, **baselines[name]})
     Console().print(results_table(results, baselines))
     out.print(f"Written to {folder}")
     return 0
@@ -57,14 +59,16 @@ def output_folder(model: str) -> Path:
     return Path("outputs") / "evaluate" / slug
 
 
-def results_table(results: Mapping[str, Evaluation], baselines: Mapping[str, Evaluation]) -> Table:
-    """All metrics, the primary ones marked, BM25 beside them where it has them."""
+def results_table(results: Mapping[str, Evaluation], baselines: Mapping[str, Mapping[str, Evaluation]]) -> Table:
+    """All metrics, the primary ones marked, the systems without a model beside them where they have them."""
+    systems = list(dict.fromkeys(system for found in baselines.values() for system in found))
     table = Table()
-    for title in ("metric", "model", "BM25"):
-        table.add_column(title, justify="left" if title == "metric" else "right")
+    table.add_column("metric")
+    for title in ("model", *map(system_name, systems)):
+        table.add_column(title, justify="right")
     for name, result in results.items():
-        bm25 = baselines[name].metrics if name in baselines else {}
         for metric, value in result.metrics.items():
-            style = "bold" if metric == result.primary else None
-            table.add_row(f"{name}_{metric}", f"{value:.4f}", f"{bm25[metric]:.4f}" if metric in bm25 else "", style=style)
+            others = (baselines[name][s].metrics.get(metric) if s in baselines[name] else None for s in systems)
+            shown = ["" if other is None else f"{other:.4f}" for other in others]
+            table.add_row(f"{name}_{metric}", f"{value:.4f}", *shown, style="bold" if metric == result.primary else None)
     return table

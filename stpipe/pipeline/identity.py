@@ -12,8 +12,11 @@ FREE = (
     "callbacks",
     "evaluator",
     "offline",
+    "backend.num_processes",  # how many there are counts, not who started them (pipeline/resume.py)
     "dataset.cache_dir",
     "dataset.num_proc",
+    "mine.cache_dir",
+    "mine.output",
     "trainer.resume",
     "trainer.progress",
     "trainer.num_workers",

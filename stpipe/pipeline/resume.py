@@ -14,15 +14,15 @@ from stpipe.pipeline.identity import differences, identity
 from stpipe.pipeline.run_dir import RunDirectory
 
 
-def training_identity(values: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
-    """What a continued run must share with the run it continues: configuration, and content of the training data."""
+def training_identity(values: Mapping[str, Any], parts: Parts, *, processes: int = 1) -> dict[str, Any]:
+    """What a continued run must share with the run it continues: configuration, number of processes, and content of the training data."""
     data = {f"fingerprint of data '{name}'": source.fingerprint for name, source in parts.data.train.items()}
     # Through JSON, because that is how it is read back from a checkpoint.
-    return json.loads(json.dumps({**identity(values), **data}))
+    return json.loads(json.dumps({**identity(values), "number of processes": processes, **data}))
 
 
 def find_checkpoint(
-    directory: RunDirectory, values: Mapping[str, Any], parts: Parts, *, notify: Callable[[str], None]
+    directory: RunDirectory, values: Mapping[str, Any], parts: Parts, *, processes: int = 1, notify: Callable[[str], None]
 ) -> Checkpoint | None:
     """The checkpoint that trainer.resume asks for; None starts at step 0.
 
@@ -40,7 +40,7 @@ def find_checkpoint(
         checkpoint = open_checkpoint(Path(wanted))
     if checkpoint is None:
         return None
-    changed = differences(checkpoint.state()["identity"], training_identity(values, parts))
+    changed = differences(checkpoint.state()["identity"], training_identity(values, parts, processes=processes))
     if changed:
         lines = "\n".join(f"  {key}: {old!r} in the checkpoint, {new!r} now" for key, old, new in changed)
         raise ConfigError(Problem("trainer.resume", f"{checkpoint.path} is of a run with another configuration or other data:\n{lines}"))

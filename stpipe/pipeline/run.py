@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Console
 
 from stpipe.config.errors import PartialError
 from stpipe.config.load import Loaded
 from stpipe.config.sections import TrainerSection
-from stpipe.engine.backend import Runtime
+from stpipe.engine.backends import Runtime
 from stpipe.engine.checkpoint import Checkpoint
 from stpipe.pipeline.assemble import Parts
 from stpipe.pipeline.run_dir import Claim, RunDirectory
 from stpipe.pipeline.status import Status
 from stpipe.reports.report import write_report
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,16 @@ class Run:
     def resumed(self) -> bool:
         return self.claim.mode == "resume"
 
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes, evaluates and speaks; the others wait for it."""
+        return self.runtime.is_main
+
+    def on_main(self, stage: str, work: Callable[[], T]) -> T | None:
+        """Do the work of a stage on rank 0, for which all others wait; its result, None on the others."""
+        with self.status.stage(stage), self.runtime.peers.main_first(stage):
+            return work() if self.is_main else None
+
 
 def guarded(run: Run, stages: Callable[[Run], None]) -> int:
     """Run the stages, leave a status that tells the truth about how they ended, and a report that shows it.
@@ -50,8 +63,12 @@ def guarded(run: Run, stages: Callable[[Run], None]) -> int:
         Exception: whatever made training fail, after the status says so.
     """
     status = run.status
-    try:
+    if not run.is_main:
         stages(run)
+        return 0
+    run.runtime.peers.at_abort(lambda failure: status.end("failed", failure.exit_code, str(failure)))
+    try:
+        with_cause(run, stages)
     except KeyboardInterrupt:
         status.end("interrupted", 130, "interrupted by the user")
         report_or_say(run)
@@ -77,6 +94,17 @@ def guarded(run: Run, stages: Callable[[Run], None]) -> int:
         status.end("partial", PartialError.exit_code, f"report: {type(error).__name__}: {error}")
         raise PartialError(f"the model is saved in {run.directory.model}, but its report could not be written: {error}") from error
     return 0
+
+
+def with_cause(run: Run, stages: Callable[[Run], None]) -> None:
+    """Run the stages; an error that only follows from the end of another process is raised as that one's."""
+    try:
+        stages(run)
+    except BaseException as error:
+        cause = run.runtime.peers.cause(error)
+        if cause is error:
+            raise
+        raise cause from error
 
 
 def report_or_say(run: Run) -> None:

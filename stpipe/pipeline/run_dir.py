@@ -45,6 +45,18 @@ class RunDirectory:
     def evaluation(self) -> Path:
         return self.path / "evaluation"
 
+    @property
+    def mining(self) -> Path:
+        return self.path / "mining"
+
+    @property
+    def rounds(self) -> Path:
+        return self.path / "rounds"
+
+    def round(self, number: int) -> Path:
+        """Directory of a part of the training, under iterated mining."""
+        return self.rounds / str(number)
+
     def saved_config(self) -> dict[str, Any]:
         return yaml.safe_load(self.config.read_text(encoding="utf-8"))
 
@@ -67,11 +79,14 @@ def claim(directory: RunDirectory, values: dict[str, Any]) -> Claim:
     """
     path, resume = directory.path, values["trainer"]["resume"]
     check_writable(path)
-    if not path.exists() or not any(path.iterdir()):
+    if not path.exists() or not any(path.iterdir()) or values["run"]["overwrite"]:
         return Claim("fresh")
     status = read_status(directory.status)
-    if values["run"]["overwrite"]:
-        return Claim("fresh")
+    if status is None and list(path.iterdir()) == [directory.rounds]:
+        if resume == "auto":
+            return Claim("fresh")  # its first parts are there, and continue where they were
+        what = f"{path} holds the first rounds of a run. Use trainer.resume=auto to continue it, or run.overwrite=true to replace it."
+        raise ConfigError(Problem("run.dir", what))
     if status is None:
         raise ConfigError(
             Problem("run.dir", f"{path} holds files but no run. Choose another run.dir, or run.overwrite=true to replace them.")
@@ -93,8 +108,8 @@ def claim(directory: RunDirectory, values: dict[str, Any]) -> Claim:
     return Claim("finished" if status["state"] == "finished" and resume == "auto" else "resume", status)
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a run directory that could not be made or written, without leaving anything behind."""
+def check_writable(path: Path, *, key: str = "run.dir") -> None:
+    """Refuse a directory, named by a key, that could not be made or written, without leaving anything behind."""
     place = path
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -104,7 +119,7 @@ def check_writable(path: Path) -> None:
         with tempfile.TemporaryDirectory(dir=place, prefix=".stpipe-"):
             pass
     except OSError as error:
-        raise ConfigError(Problem("run.dir", f"{path} cannot be written: {error.strerror or error}. Choose another run.dir.")) from error
+        raise ConfigError(Problem(key, f"{path} cannot be written: {error.strerror or error}. Choose another {key}.")) from error
 
 
 def start_fresh(directory: RunDirectory, *, overwrite: bool) -> None:

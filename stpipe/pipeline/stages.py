@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from stpipe.cards.card import write_card
+from stpipe.config.data_format import sources
 from stpipe.config.load import redact
 from stpipe.data.stream import BatchStream
 from stpipe.engine.callbacks import Callback, MetricsLog, ProgressDisplay, SparsityWatch
@@ -19,7 +20,8 @@ from stpipe.engine.checkpoint import sync
 from stpipe.engine.length import RunLength
 from stpipe.engine.loop import BestRule, Trainer
 from stpipe.evaluation.base import Evaluation
-from stpipe.evaluation.run import bm25_baselines, evaluate_all, full_metrics, greater_is_better
+from stpipe.evaluation.run import all_baselines, evaluate_all, full_metrics, greater_is_better
+from stpipe.evaluation.scoring import outputs_of
 from stpipe.evaluation.write import write_evaluation
 from stpipe.models.base_model import BaseModel
 from stpipe.pipeline.environment import environment
@@ -46,32 +48,30 @@ class _StatusStep(Callback):
 
 def run_stages(run: Run, stream: BatchStream, length: RunLength, plan: Mapping[str, Any]) -> None:
     """All stages after the plan."""
-    write_records_of(run, plan)
+    if run.is_main:
+        write_records_of(run, plan)
     run.parts.model.to(run.runtime.device)
-    before: Results = {}
+    before: Results | None = {}
     if run.settings.evaluate_before and run.parts.evaluators:
-        with run.status.stage("evaluate_before"):
-            before = evaluate_before(run)
+        before = run.on_main("evaluate_before", lambda: evaluate_before(run))
     with run.status.stage("train"):
         trainer = train(run, stream, length)
-    with run.status.stage("save"):
-        save_model(run.parts.model, run.directory.model)
-    with run.status.stage("evaluate"):
-        evaluate_after(run, trainer, before)
-    with run.status.stage("card"):
-        write_card(run.directory.path, run.directory.model)
+    run.on_main("save", lambda: save_model(run.parts.model, run.directory.model))
+    run.on_main("evaluate", lambda: evaluate_after(run, trainer, before or {}))
+    run.on_main("card", lambda: write_card(run.directory.path, run.directory.model))
 
 
 def write_records_of(run: Run, plan: Mapping[str, Any]) -> None:
     """config.yaml, environment.json, plan.json and data.json: what the run is, before it does anything."""
     path = run.directory.path
+    named = {name: section["train"] for name, _, section in sources(run.loaded.values["dataset"])}  # also where mined data stand in
     facts = {
         name: {
             "fingerprint": source.fingerprint,
             "rows": len(source),
             "format": source.format.name,
             "roles": list(source.roles),
-            "source": run.parts.source(name).train,
+            "source": named[name],
         }
         for name, source in run.parts.data.train.items()
     }
@@ -110,7 +110,11 @@ def train(run: Run, stream: BatchStream, length: RunLength) -> Trainer:
     best = None
     if root.trainer.best_metric is not None:
         higher = greater_is_better(
-            parts.evaluators, root.trainer.best_metric, similarity=parts.model.similarity_fn_name, kind=parts.model.kind
+            parts.evaluators,
+            root.trainer.best_metric,
+            similarity=parts.model.similarity_fn_name,
+            kind=parts.model.kind,
+            outputs=outputs_of(parts.model),
         )
         best = BestRule(root.trainer.best_metric, higher)
     trainer = Trainer(
@@ -121,24 +125,24 @@ def train(run: Run, stream: BatchStream, length: RunLength) -> Trainer:
         schedule=root.scheduler,
         settings=root.trainer,
         folder=run.directory.checkpoints,
-        identity=training_identity(redact(run.loaded), parts),
+        identity=training_identity(redact(run.loaded), parts, processes=runtime.world_size),
         evaluate=(lambda: full_metrics(evaluate(run))) if parts.evaluators else None,
         best=best,
-        callbacks=[
-            MetricsLog(run.directory.metrics),
-            _StatusStep(run.status),
-            ProgressDisplay(root.trainer.progress),
-            *watches(run),
-            *root.callbacks.values(),
-        ],
+        callbacks=[*(records(run) if run.is_main else ()), *root.callbacks.values()],
     )
     if run.checkpoint is not None:
         trainer.load(run.checkpoint)
         run.out.print(f"Resuming after step {run.checkpoint.step} of {trainer.num_steps}")
-    else:
+    elif run.is_main:
         drop_records_after(run.directory.metrics, 0)
     trainer.fit()
     return trainer
+
+
+def records(run: Run) -> list[Callback]:
+    """Callbacks that write and show what happens."""
+    settings = run.settings
+    return [MetricsLog(run.directory.metrics), _StatusStep(run.status), ProgressDisplay(settings.progress), *watches(run)]
 
 
 def watches(run: Run) -> list[Callback]:
@@ -171,13 +175,13 @@ def evaluate_after(run: Run, trainer: Trainer, before: Results) -> None:
     if not run.parts.evaluators:
         return
     after = evaluate(run)
-    baselines = bm25_baselines(run.parts.evaluators, run.parts.eval_rows(), similarity=run.parts.model.similarity_fn_name)
+    baselines = all_baselines(run.parts.evaluators, run.parts.eval_rows(), similarity=run.parts.model.similarity_fn_name)
     step = trainer.state.best_step if trainer.state.best_step is not None else trainer.state.step
     with run.directory.metrics.open("a", encoding="utf-8") as file:
         write_records(file, step=trainer.state.step, epoch=trainer.epoch, split="final", values=full_metrics(after))
     for name, result in after.items():
-        systems = {"before": before.get(name), "after": result, "bm25": baselines.get(name)}
-        write_evaluation(run.directory.evaluation / name, {k: v for k, v in systems.items() if v is not None})
+        start = {"before": before[name]} if name in before else {}
+        write_evaluation(run.directory.evaluation / name, {**start, "after": result, **baselines[name]})
     show(run, f"after training (weights of step {step})", after)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ class Status:
             "started": time.time(),
             "finished": None,
             "command": command,
+            "pid": os.getpid(),
             "resumed": [],
         }
         if previous is not None:
@@ -58,6 +60,13 @@ class Status:
     def end(self, state: str, exit_code: int, error: str | None = None) -> None:
         """The last word."""
         self.write(state=state, exit_code=exit_code, error=error, finished=time.time())
+
+
+class NoStatus(Status):
+    """The status of a process that leaves writing to rank 0."""
+
+    def write(self, **changes: Any) -> None:
+        self.data.update(changes)
 
 
 def read_status(path: Path) -> dict[str, Any] | None:

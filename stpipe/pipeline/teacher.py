@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from stpipe.config.data_format import TEACHER
-from stpipe.data.cache import digest, file_digest
+from stpipe.core.digest import folder_digest
 from stpipe.models.paths import resolve_path
 from stpipe.models.sentence_transformer import SentenceTransformer
 
@@ -42,8 +42,7 @@ class PackagedTeacher:
     @cached_property
     def identity(self) -> str:
         """Hash of all files of the model."""
-        files = sorted(p for p in self.folder.rglob("*") if p.is_file())
-        return digest({p.relative_to(self.folder).as_posix(): file_digest(p) for p in files})
+        return folder_digest(self.folder)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) float32 of unit length. Leaves the global random state alone: a run is the same whether scores were cached or not."""

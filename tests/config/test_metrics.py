@@ -92,6 +92,27 @@ def test_further_fields_are_checked(changes: dict[str, object], message: str) ->
         expand(WIDE, {"ndcg_at_k": [10], "curve": [4], "sets": None, **changes}, similarity="dot", kind="sparse")
 
 
+BY_OUTPUTS = metric_facts(
+    metric("ap", outputs="one"), metric("f1_macro", outputs="classes"), metric("accuracy"), metric("cut", better=None, outputs="one")
+)
+
+
+def test_metrics_of_one_output_and_of_classes() -> None:
+    one, classes = expand(BY_OUTPUTS, {}, similarity=""), expand(BY_OUTPUTS, {}, similarity="", outputs="classes")
+    assert (one.names, one.primary) == (("ap", "accuracy", "cut"), "ap")
+    assert (classes.names, classes.primary) == (("f1_macro", "accuracy"), "f1_macro")
+    inner = {"name": "all", "parts": {"a": {"name": "pairs"}}}
+    facts = {**FACTS, "pairs": BY_OUTPUTS}
+    found = configured_metrics(inner, facts.__getitem__, similarity="", outputs="classes")
+    assert found.names == ("a_f1_macro", "a_accuracy", "score")
+
+
+def test_the_primary_metric_may_be_over_further_fields() -> None:
+    facts = metric_facts(metric("R{depth}_ndcg@{k}", ks="at_k", over={"depth": "rerank_k"}), metric("map"))
+    found = expand(facts, {"at_k": [3, 10], "rerank_k": 100}, similarity="")
+    assert found.primary == "R100_ndcg@10" and found.names == ("R100_ndcg@3", "R100_ndcg@10", "map")
+
+
 def test_inner_evaluators_of_a_configuration() -> None:
     values = {
         "name": "all",

@@ -50,7 +50,7 @@ def test_components_are_named_when_only_their_keys_are_set():
     assert found["optimizer"] == {**found["optimizer"], "name": "adamw", "lr": 1e-3}
     assert found["sampler"] == {**found["sampler"], "name": "no_duplicates", "mixing": "weighted"}
     assert found["loss"] == {**found["loss"], "name": "mnrl", "scale": 5.0}
-    assert found["strategy"] == {"name": "plain", "token_budget": 64}
+    assert found["strategy"] == {"name": "auto", "token_budget": 64, "score_chunk": None}
 
 
 def test_cached_losses_are_the_plain_ones_under_recompute():

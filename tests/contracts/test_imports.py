@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"config", "core", "ops", "losses", "models", "data", "evaluation"},
     "cards": {"reports", "models", "evaluation", "config", "core"},
     "reports": {"models", "evaluation", "config", "core"},
-    "pipeline": {"config", "core", "ops", "losses", "models", "data", "evaluation", "engine", "cards", "reports"},
+    "pipeline": {"config", "core", "ops", "losses", "models", "data", "search", "util", "evaluation", "engine", "cards", "reports"},
+    "launch": {"config", "core", "pipeline"},
     "cli": {"*"},
 }
 #: Layer -> packages of others that it must not import, with the reason in the message of the test.
@@ -42,6 +43,7 @@ MUST_NOT_IMPORT: dict[str, set[str]] = {
     "cards": {"accelerate", "deepspeed", "hydra", "omegaconf"},
     "reports": {"accelerate", "deepspeed", "hydra", "omegaconf"},
     "pipeline": {"deepspeed", "hydra", "omegaconf"},
+    "launch": {"transformers", "datasets", "accelerate", "deepspeed", "hydra", "omegaconf"},
     "cli": {"accelerate", "deepspeed"},
 }
 #: sentence-transformers is the oracle of the tests, never a dependency.
