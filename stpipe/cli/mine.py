@@ -25,7 +25,7 @@ Examples
   stpipe train model=minilm dataset.train=mined dataset.eval=mined loss=mnrl       train on the result
 
 Keys of `mine`: num_negatives, range_min, range_max, max_score, min_score, absolute_margin, relative_margin, sampling_strategy,
-  output_format, output_scores, corpus, cross_encoder, query_prompt, corpus_prompt, use_faiss and more: `stpipe list`, docs/mining.md
+  output_format, output_scores, corpus, cross_encoder, query_prompt, corpus_prompt, use_faiss and more: docs/mining.md
 {FLAGS_HELP}"""
 #: The objective of a recipe has no part in mining and need not suit what it writes.
 NO_LOSS = "loss=null"

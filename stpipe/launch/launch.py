@@ -8,11 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from stpipe.config.errors import ConfigError, Problem
-from stpipe.config.load import Loaded
-from stpipe.config.schema import component
 from stpipe.core.world import find_world
 
 if TYPE_CHECKING:
+    from stpipe.config.load import Loaded
     from stpipe.core.peers import ConnectedPeers
 
 
@@ -64,6 +63,8 @@ def processes_of(loaded: Loaded) -> int:
     Raises:
         ConfigError: neither says it.
     """
+    from stpipe.config.schema import component
+
     backend = loaded.values["backend"]
     if not (component(loaded.schema, "backend", backend["name"]) or {}).get("x-distributed"):
         return 1

@@ -158,9 +158,9 @@ def inference_attention(q: Tensor, k: Tensor, v: Tensor, runs: tuple[Run, ...], 
     out = q.new_empty(q.shape[1], q.shape[0], v.shape[2])
     for run in runs:
         part = slice(run.start, run.stop)
-        texts = (x[:, part].unflatten(1, (run.count, run.length)).transpose(0, 1) for x in (q, k, v))
+        query, key, value = (x[:, part].unflatten(1, (run.count, run.length)).transpose(0, 1) for x in (q, k, v))
         mask = None if bias is None else bias[: run.length, : run.length]
-        made = scaled_dot_product_attention(*texts, attn_mask=mask, scale=scale)
+        made = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
         out[part] = made.transpose(1, 2).flatten(0, 1)
     return out
 

@@ -34,7 +34,9 @@ def run_rounds(loaded: Loaded, train_once: TrainOnce, *, dry_run: bool, processe
         processes: of the run; rounds are for one.
     """
     if processes > 1:
-        what = f"{processes} processes cannot yet train in rounds: run in one process, or train, mine with the model and train on, run by run"
+        what = (
+            f"{processes} processes cannot yet train in rounds: run in one process, or train, mine with the model and train on, run by run"
+        )
         raise ConfigError(Problem("mine.rounds", what))
     directory = RunDirectory(Path(loaded.values["run"]["dir"]))
     check_settings(loaded.values)

@@ -42,7 +42,7 @@ def run_train(loaded: Loaded, *, dry_run: bool = False, peers: Peers | None = No
     """
     together = Together(peers or Peers(), at_start)
     if loaded.values["mine"] is not None and loaded.values["mine"]["rounds"] > 1:
-        return run_rounds(loaded, train_once, dry_run=dry_run, processes=together.peers.world_size)
+        return run_rounds(loaded, train_once, dry_run=dry_run, processes=together.peers.size)
     return train_once(loaded, loaded.values, dry_run, together)
 
 

@@ -40,7 +40,7 @@ def _imported(folder: str) -> dict[str, str]:
                 modules = [node.module]
             for module in modules:
                 package = module.split(".")[0]
-                local = package in {"stpipe", "tests"} or path.with_name(f"{package}.py").exists()  # scripts import each other
+                local = package in {"stpipe", "tests", "scripts"} or path.with_name(f"{package}.py").exists()  # scripts import each other
                 if package not in sys.stdlib_module_names and not local:
                     found.setdefault(package, str(path.relative_to(ROOT)))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,14 @@ def test_a_saved_model_of_another_type_is_refused(tmp_path: Path) -> None:
     evaluator = HybridEvaluator(other=str(tmp_path / "model"))
     assert evaluator(SparseToy(), pairs(), batch_size=8).primary_value > 0
     settings = tmp_path / "model" / "config_sentence_transformers.json"
-    settings.write_text(settings.read_text().replace('"SentenceTransformer"', '"CrossEncoder"'))
-    with pytest.raises(ConfigError, match="holds a CrossEncoder"):
-        evaluator(SparseToy(), pairs(), batch_size=8)
+    for kind, message in (
+        ("CrossEncoder", "evaluators of embeddings take dense, sparse models"),
+        ("MultiVectorEncoder", "holds a MultiVector"),
+    ):
+        values = {**json.loads(settings.read_text()), "model_type": kind}
+        settings.write_text(json.dumps(values))
+        with pytest.raises(ConfigError, match=message):
+            evaluator(SparseToy(), pairs(), batch_size=8)
 
 
 def test_a_system_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from stpipe.cli.main import main
+from stpipe.config.errors import ConfigError
+from stpipe.config.load import Loaded
 from stpipe.models.sentence_transformer import SentenceTransformer
 from stpipe.pipeline.mining import parquet_texts
+from stpipe.pipeline.rounds import run_rounds
 from stpipe.util.mining.mine import Mining
 from tests.pipeline.conftest import QUICK, Command, word
 from tests.util.mining_case import save_reranker
@@ -252,6 +255,24 @@ def test_rounds_mine_with_the_newest_weights(stpipe: Command, monkeypatch: pytes
     assert stpipe("train", "run.dir=cut", *options, "trainer.resume=auto") == 0, "finished"
     assert stpipe("train", "run.dir=cut", *options, "run.overwrite=true") == 0
     assert weights("cut") == weights("whole")
+
+
+def test_rounds_are_for_one_process() -> None:
+    loaded = Loaded({"mine": {"rounds": 2}})
+    with pytest.raises(ConfigError, match="2 processes cannot yet train in rounds"):
+        run_rounds(loaded, lambda *given: pytest.fail("trained"), dry_run=False, processes=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("trainer.max_steps=1", "trainer.max_steps: found 1, expected at least one for each of 2 rounds"),
+        ("trainer.resume=./here", "continues with trainer.resume=auto"),
+    ],
+)
+def test_what_cannot_be_cut_into_rounds(stpipe: Command, capsys: pytest.CaptureFixture[str], changes: str, message: str) -> None:
+    assert stpipe("train", "run.dir=run", "mine.rounds=2", "loss=mnrl", changes) == 2
+    assert message in capsys.readouterr().err and not Path("run").exists()
 
 
 def test_a_new_layer_is_added_once(stpipe: Command) -> None:

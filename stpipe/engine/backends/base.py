@@ -17,10 +17,13 @@ from accelerate.utils import DistributedType
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.fields import option
 from stpipe.core.peers import ConnectedPeers, Peers
+from stpipe.core.world import RANK_VARIABLES, World
 from stpipe.engine.backends.runtime import Runtime
 
 #: Longest wait in a collective. Waiting for rank 0 to evaluate or to save is no collective.
 COLLECTIVE = timedelta(minutes=30)
+#: What Accelerate and DeepSpeed want to read of a process that is alone; nobody is met at that port.
+ALONE = World(0, 1, 0, "127.0.0.1", 29500)
 TRANSPORTS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl", "npu": "cpu:gloo,npu:hccl"}
 
 
@@ -97,6 +100,9 @@ def describe(device: str, size: int, rank: int, kind: DistributedType) -> str:
 
 def reset_accelerate() -> None:
     """Accelerate keeps its state process-wide; a second run in one process (a sweep, a notebook) starts afresh."""
+    # Left by the run before: by a plugin of Accelerate, and by join_group.
+    for name in ("ACCELERATE_USE_DEEPSPEED", *RANK_VARIABLES):
+        os.environ.pop(name, None)
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
@@ -108,7 +114,7 @@ def join_group(peers: Peers, device: str) -> None:
         os.environ.update(peers.world.variables())
         store: Any = dist.PrefixStore(f"group/{peers.runs}", peers.store)
     else:
-        os.environ.update({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"})
+        os.environ.update(ALONE.variables())
         store = dist.HashStore()
     local = int(os.environ["LOCAL_RANK"])
     if device == "cuda":

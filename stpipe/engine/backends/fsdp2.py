@@ -87,7 +87,8 @@ class FSDP2Runtime(ShardedRuntime):
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
     def weights(self) -> dict[str, Tensor]:
-        return get_model_state_dict(self.module, options=WHOLE)
+        found: dict[str, Any] = get_model_state_dict(self.module, options=WHOLE)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
