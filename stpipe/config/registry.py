@@ -78,7 +78,7 @@ class Registry:
 
 
 MODELS = Registry("model", facts=("kind", "similarities", "sparsity", "routes", "lookups"))
-LOSSES = Registry("loss", facts=("coupling", "counts", "formats", "kinds", "wraps", "label_range", "sparsity", "num_outputs"))
+LOSSES = Registry("loss", facts=("coupling", "counts", "formats", "kinds", "wraps", "label_range", "sparsity", "num_outputs", "teachers"))
 SAMPLERS = Registry("sampler", facts=("needs_label",))
 EVALUATORS = Registry("evaluator", facts=("kinds", "formats", "metrics", "num_outputs"))
 OPTIMIZERS = Registry("optimizer")

@@ -93,6 +93,15 @@ def loss_and_model(rules: Rules) -> None:
             rules.warn(f"{dotted(key)} is {used}, but model.similarity is {model['similarity']}: trained for one and used with the other")
 
 
+def loss_and_teachers(rules: Rules) -> None:
+    """Losses that look at another model's representations while they train, which no run computes yet."""
+    for loss in losses(rules):
+        teachers = loss.facts.get("x-teachers")
+        if teachers:
+            what = f"loss '{loss.name}' needs the representations of another model ({', '.join(teachers)}), which runs cannot compute yet"
+            rules.problem((*loss.path, "name"), f"{what}; its formula is there for Python (docs/losses.md)")
+
+
 def loss_and_strategy(rules: Rules) -> None:
     """Coupling of the loss against those that the strategy can compute."""
     strategy = rules.values["strategy"]["name"]
@@ -196,6 +205,7 @@ RULES: tuple[Callable[[Rules], None], ...] = (
     loss_and_format,
     loss_is_known,
     loss_and_model,
+    loss_and_teachers,
     loss_and_strategy,
     in_batch_negatives,
     better_known_losses,

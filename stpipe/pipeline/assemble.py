@@ -23,7 +23,8 @@ from stpipe.models.base_model import BaseModel, limit_of
 from stpipe.models.cross_encoder import CrossEncoder
 from stpipe.pipeline.console import Reporter
 from stpipe.pipeline.objective import label_ranges, losses_of, sampler_of
-from stpipe.pipeline.pairs import check_outputs, fitted, pair_collators
+from stpipe.pipeline.noise import noisy_collators
+from stpipe.pipeline.pairs import check_outputs, fitted, fitted_to_classes, pair_collators
 from stpipe.pipeline.teacher import PackagedTeacher
 from stpipe.pipeline.training_texts import PreparedTexts
 
@@ -137,5 +138,8 @@ def assemble(root: RootConfig, out: Console) -> Parts:
         check_outputs(model, losses, data.train)
         losses = fitted(losses, data.train)
         collators = pair_collators(model, losses)
+    else:
+        losses = fitted_to_classes(losses, data.train)
+        collators = noisy_collators(losses, lambda name: role_tokenizer(model, "anchor", routes_of(root, (name,))[name]).tokenizer)
     start = root.model.adapt(model, PreparedTexts(data.train, routes_of(root, data.train), model.encoder.route_of))
     return Parts(root, model, data, losses, sampler_of(root, losses, data.train), collators, start)

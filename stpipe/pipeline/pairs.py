@@ -34,6 +34,12 @@ def fitted(losses: Mapping[str, Loss], sources: Mapping[str, PreparedSource]) ->
     return {name: loss.fitted(training_grades(sources[name])) for name, loss in losses.items()}
 
 
+def fitted_to_classes(losses: Mapping[str, Loss], sources: Mapping[str, PreparedSource]) -> dict[str, Loss]:
+    """The losses of embeddings with what they derive from classes, on the data sets that have some."""
+    labelled = {name for name, source in sources.items() if source.format.label == "class"}
+    return {name: loss.fitted(training_grades(sources[name])) if name in labelled else loss for name, loss in losses.items()}
+
+
 def training_grades(source: PreparedSource) -> torch.Tensor:
     """(N,) float64 label of every pair of the data; without labels 1 for each positive and 0 for each of its negatives."""
     labels = source.labels()

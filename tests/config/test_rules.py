@@ -33,7 +33,11 @@ def test_the_base_configurations_are_valid(overrides):
 @pytest.mark.parametrize(
     ("overrides", "key", "parts"),
     [
-        ([*PAIRS, "loss=cosent"], "loss.name", ["'cosent' trains on pair-score", "is pair", "dataset.format", "Losses for pair: mnrl"]),
+        (
+            [*PAIRS, "loss=cosent"],
+            "loss.name",
+            ["'cosent' trains on pair-score", "is pair", "dataset.format", "Losses for pair: ", " mnrl"],
+        ),
         ([*SPARSE, "loss=cosent"], "loss.name", ["Losses for pair: mnrl, sparse_mnrl"]),
         ([*PAIRS, "loss=matryoshka", "loss.dims=[8]", "loss.loss={name: cosent}"], "loss.loss.name", ["'cosent'"]),
         (
