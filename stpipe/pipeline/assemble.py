@@ -22,8 +22,8 @@ from stpipe.losses.base import Loss
 from stpipe.models.base_model import BaseModel, limit_of
 from stpipe.models.cross_encoder import CrossEncoder
 from stpipe.pipeline.console import Reporter
-from stpipe.pipeline.objective import label_ranges, losses_of, sampler_of
 from stpipe.pipeline.noise import noisy_collators
+from stpipe.pipeline.objective import label_ranges, losses_of, sampler_of
 from stpipe.pipeline.pairs import check_outputs, fitted, fitted_to_classes, pair_collators
 from stpipe.pipeline.teacher import PackagedTeacher
 from stpipe.pipeline.training_texts import PreparedTexts
