@@ -144,12 +144,13 @@ class ConnectedPeers(Peers):
 
     def begin(self) -> None:
         self.runs += 1
+        self._uses = {}  # a run that failed has left the processes at different places
         self.watch.begin(str(self.runs))
 
     def _key(self, kind: str, name: str) -> str:
-        """Every use of a name has a key of its own; all processes use the names in the same order."""
+        """Every use of a name in a run has a key of its own; all processes use the names in the same order."""
         number = self._uses[name] = self._uses.get(name, 0) + 1
-        return f"{kind}/{name}/{number}"
+        return f"{self.runs}/{kind}/{name}/{number}"
 
     def _wait(self, key: str) -> None:
         """Until a key is set, however long that takes; another process that fails ends the wait."""
@@ -157,11 +158,14 @@ class ConnectedPeers(Peers):
         while not self.store.check([key]):
             failure = self.watch.failure
             if failure is not None:
+                self.watch.taken()
                 raise PeerError(failure)
             time.sleep(pause)
             pause = min(pause * 1.5, longest)
 
     def cause(self, error: BaseException) -> BaseException:
+        if isinstance(error, PeerError):
+            self.watch.taken()
         interrupted = isinstance(error, KeyboardInterrupt)
         if isinstance(error, PeerError) or not (interrupted or is_communication_error(error)):
             return error

@@ -16,6 +16,8 @@ from typing import Any
 BEAT = 1.0
 #: Seconds without a heartbeat after which a process counts as lost when there is another sign of it: a broken connection.
 LOST_AFTER_ERROR = 6.0
+#: Seconds between two looks of this thread from which on it was held up itself.
+SLEPT = 4 * BEAT
 #: Seconds that the main thread has to end by itself; then it is interrupted, and in the end the process is ended.
 NOTICE, INTERRUPT = 5.0, 20.0
 #: Environment variables of a launching process: its number, so that it can be missed, and a file in which it leaves a failure that only it
@@ -54,6 +56,7 @@ class Watch:
         self._key = "failure"
         self._lock = threading.Lock()
         self._beat = 0
+        self._looked = time.monotonic()
         self._seen: dict[int, tuple[bytes, float]] = {}
         self._left: set[int] = set()
         self._handled = False
@@ -96,12 +99,17 @@ class Watch:
         self._handled = True
         self._stop.set()
         deadline = time.monotonic() + wait
+        others = [r for r in range(self.size) if r != self.rank]
         try:
             self.store.set(f"left/{self.rank}", "1")
-            while wait and time.monotonic() < deadline and not all(self._has_left(r) for r in range(self.size)):
+            while wait and time.monotonic() < deadline and not all(self._has_left(r) or self._silent(r) > LOST_AFTER_ERROR for r in others):
                 time.sleep(0.05)
         except RuntimeError:
             return
+
+    def taken(self) -> None:
+        """The main thread knows of the failure and ends by itself."""
+        self._handled = True
 
     def who(self, rank: int) -> str:
         """Process number and host of a rank, as far as known."""
@@ -113,7 +121,7 @@ class Watch:
     def _has_left(self, rank: int) -> bool:
         if rank not in self._left and self.store.check([f"left/{rank}"]):
             self._left.add(rank)
-        return rank in self._left or (rank != self.rank and self._silent(rank) > LOST_AFTER_ERROR)
+        return rank in self._left
 
     def _silent(self, rank: int) -> float:
         """Seconds since a process's heartbeat was seen to change."""
@@ -133,6 +141,10 @@ class Watch:
         """Show that this process lives, and see how the others are."""
         lost_after = self.lost_after if lost_after is None else lost_after
         now = time.monotonic()
+        slept = now - self._looked - SLEPT
+        self._looked = now
+        if slept > 0:  # this process was held up, and the others perhaps with it: a machine that was asleep, a debugger
+            self._seen = {rank: (beat, since + slept) for rank, (beat, since) in self._seen.items()}
         self.failure = self.failure or self._told_by_launcher()
         try:
             self._beat += 1

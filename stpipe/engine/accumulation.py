@@ -29,7 +29,7 @@ class Accumulation:
     @property
     def train_module(self) -> TrainModule:
         """The module without the backend's wrapper."""
-        module: TrainModule = self.runtime.accelerator.unwrap_model(self.runtime.module)
+        module: TrainModule = self.runtime.unwrapped  # type: ignore[assignment]
         return module
 
     def backward(self, output: LossOutput, *, share: float = 1.0) -> None:

@@ -196,7 +196,7 @@ class Trainer:
     @property
     def train_module(self) -> Any:
         """The TrainModule without the backend's wrapper."""
-        return self.runtime.accelerator.unwrap_model(self.runtime.module)
+        return self.runtime.unwrapped
 
     def _batches(self) -> Iterator[Batch]:
         position = self.length.batches_done(self.state.step)

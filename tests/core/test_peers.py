@@ -129,6 +129,8 @@ def test_a_second_run_starts_without_the_failure_of_the_first() -> None:
         if peers.rank:
             peers.fail(DataError("in the first run"))
         peers.all_here("failed")
+        if peers.is_main:
+            peers.decided("value", lambda: 4)  # rank 1 has failed before it came here
         peers.begin()
         return int(peers.decided("value", lambda: 5))
 
@@ -142,31 +144,34 @@ def test_what_is_a_communication_error() -> None:
     assert not is_communication_error(ValueError("socket"))
 
 
-def _silent(rank: int, port: int, folder: str) -> None:
-    peers = ConnectedPeers(World(rank, 2, rank, "127.0.0.1", port), lost_after=4.0)
+def _silent(rank: int, port: int, folder: str, broken: bool) -> None:
+    peers = ConnectedPeers(World(rank, 2, rank, "127.0.0.1", port), lost_after=1000.0 if broken else 8.0)
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     began = time.monotonic()
     try:
+        if broken:  # as when a collective meets the closed connection
+            raise RuntimeError("[gloo] Connection closed by peer")
         peers.all_here("never")
-    except (PeerError, KeyboardInterrupt) as error:
+    except (RuntimeError, PeerError, KeyboardInterrupt) as error:
         cause = peers.cause(error)
         Path(folder, "found").write_text(f"{time.monotonic() - began:.1f} {cause}")
     peers.close()
 
 
 @pytest.mark.slow
-def test_a_process_that_falls_silent_is_named(tmp_path: Path) -> None:
-    """Nobody but its heartbeat tells of it."""
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_process_that_falls_silent_is_named(tmp_path: Path, broken: bool) -> None:
+    """Nobody but its heartbeat tells of it; sooner when a connection has broken."""
     context = mp.get_context("spawn")
     port = free_port()
-    processes = [context.Process(target=_silent, args=(rank, port, str(tmp_path))) for rank in (0, 1)]
+    processes = [context.Process(target=_silent, args=(rank, port, str(tmp_path), broken)) for rank in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(90)
     seconds, text = (tmp_path / "found").read_text().split(" ", 1)
-    assert 3 < float(seconds) < 20
+    assert 5 < float(seconds) < 40
     assert "rank 1 (pid" in text and "no longer answers" in text
     assert processes[1].exitcode == -signal.SIGKILL
 

@@ -81,7 +81,7 @@ def started(module: torch.nn.Module, kind: type[R] = Runtime) -> R:  # type: ign
 
 def step_gradients(runtime: Runtime, batches: Sequence[Batch], ctx: StepContext) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of one optimiser step over some batches, as Trainer takes it. The gradients stay on the parameters."""
-    module = runtime.accelerator.unwrap_model(runtime.module)
+    module = runtime.unwrapped
     module.zero_grad(set_to_none=True)
     accumulation, outputs = Accumulation(runtime), []
     for i, batch in enumerate(batches):

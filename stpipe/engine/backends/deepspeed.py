@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -88,6 +89,7 @@ def import_deepspeed(device: str) -> None:
     Raises:
         MissingExtraError: it is not installed.
     """
+    os.environ["DS_ACCELERATOR"] = device  # it would take a GPU that is there, and say at length when there is none
     try:
         import deepspeed.ops
     except ModuleNotFoundError as error:
@@ -131,6 +133,11 @@ class ZeRORuntime(Runtime):
         """DeepSpeed's optimiser, around that of torch."""
         return self.engine.optimizer
 
+    @property
+    def unwrapped(self) -> nn.Module:
+        found: nn.Module = self.engine.module
+        return found
+
     @contextmanager
     def accumulating(self, *, last: bool) -> Iterator[None]:
         yield  # gradients are exchanged, or summed up to be, as DeepSpeed sees fit
@@ -166,7 +173,7 @@ class ZeRORuntime(Runtime):
         return {self._own: [{"weights": m.detach(), "state": dict(state.get(m, {}))} for m in self.masters()]}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"module": self.engine.module.state_dict()}
+        return {"module": self.unwrapped.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.load_module(state["module"])
@@ -176,7 +183,7 @@ class ZeRORuntime(Runtime):
                 self.zero.optimizer.state[master] = move(saved["state"], master.device)
 
     def load_module(self, state: Mapping[str, Tensor]) -> None:
-        self.engine.module.load_state_dict(state)
+        self.unwrapped.load_state_dict(state)
 
     def close(self) -> None:
         import deepspeed
@@ -200,7 +207,7 @@ class ZeRO3Runtime(ShardedRuntime, ZeRORuntime):
     def weights(self) -> dict[str, Tensor]:
         from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
-        module = self.engine.module
+        module = self.unwrapped
         parameters = dict(module.named_parameters(remove_duplicate=False))
         found: dict[str, Tensor] = {}
         for name, value in module.state_dict().items():
@@ -217,7 +224,7 @@ class ZeRO3Runtime(ShardedRuntime, ZeRORuntime):
     def load_module(self, state: Mapping[str, Tensor]) -> None:
         from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
-        module = self.engine.module
+        module = self.unwrapped
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 with GatheredParameters([parameter], modifier_rank=0):

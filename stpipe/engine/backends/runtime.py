@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from stpipe.core.peers import Peers
 
@@ -94,6 +95,12 @@ class Runtime:
         """Inside, rank 0's inference model has the weights as they are now. All processes enter; a collective where weights are sharded."""
         yield
 
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The module without the wrapper of this backend."""
+        # Accelerate has a function for it, which imports DeepSpeed wherever that is installed.
+        return self.module.module if isinstance(self.module, DistributedDataParallel) else self.module
+
     def finish(self) -> None:
         """Leave the trained weights in the inference model."""
 
@@ -110,7 +117,7 @@ class Runtime:
         """State of module, optimiser and loss scaler, whole; all processes take part, rank 0 has it."""
         scaler = self.accelerator.scaler
         return {
-            "module": self.accelerator.unwrap_model(self.module).state_dict(),
+            "module": self.unwrapped.state_dict(),
             "optimizer": self.optimizer.optimizer.state_dict(),
             "scaler": {} if scaler is None else scaler.state_dict(),
         }
@@ -124,7 +131,7 @@ class Runtime:
 
     def load_module(self, state: Mapping[str, Tensor]) -> None:
         """Set the weights of the trained module."""
-        self.accelerator.unwrap_model(self.module).load_state_dict(state)
+        self.unwrapped.load_state_dict(state)
 
     def close(self) -> None:
         """Leave the process group."""
