@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from bench_common import synchronise
-from stpipe.models.cross_encoder import CrossEncoder
-from stpipe.models.cross_encoder_model import CrossEncoderModel
 
 from stpipe.data.docstrings import docstring_pairs
+from stpipe.models.cross_encoder import CrossEncoder
+from stpipe.models.cross_encoder_model import CrossEncoderModel
 from stpipe.models.paths import resolve_path
 from stpipe.models.sentence_transformer import SentenceTransformer
 

@@ -171,7 +171,7 @@ def start(cell: Cell, peers: Peers) -> Runtime:
 
 
 def run_cell(cell: Cell, peers: Peers) -> Outcome:
-    """One optimiser step on this process's part; the same result on all processes that are asked for it."""
+    """One optimiser step on this process's part of the rows; rank 0 has the outcome."""
     runtime = start(cell, peers)
     before = clone(runtime.state_dict()["module"])
     step = Accumulation(runtime)
@@ -181,7 +181,10 @@ def run_cell(cell: Cell, peers: Peers) -> Outcome:
         cell.strategy.run(step, batch, ctx, last=i == cell.accumulation - 1)
     norm = runtime.clip_and_step(cell.max_grad_norm, step.rescale)
     after = clone(runtime.state_dict()["module"])
+    is_main = runtime.is_main  # which alone has the weights whole
     runtime.close()
+    if not is_main:
+        return Outcome({}, {}, float(norm))
     return Outcome(after, {k: after[k] - before[k] for k in before if before[k].is_floating_point()}, float(norm))
 
 

@@ -188,7 +188,7 @@ class ZeRORuntime(Runtime):
     def close(self) -> None:
         import deepspeed
 
-        self.engine.destroy()
+        self.let_go()
         deepspeed.comm.destroy_process_group()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -134,6 +136,18 @@ class Runtime:
         self.unwrapped.load_state_dict(state)
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group; nothing can be trained any more."""
+        self.let_go()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+    def let_go(self) -> None:
+        """Drop the wrapped module while the process group is still there.
+
+        A thread of gloo takes the GIL to free the last collective. If the group were freed in that moment, by whoever drops the wrapper
+        last, it would wait for that thread with the GIL held, for ever.
+        """
+        self.accelerator.free_memory()
+        del self.module, self.optimizer
+        gc.collect()
+        time.sleep(0.1)
