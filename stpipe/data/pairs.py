@@ -55,6 +55,11 @@ class Texts:
         """The texts themselves, with the prompt of their role."""
         return [self.source.prompts[role] + text for role, texts in self.roles for text in self.source.texts_of(role, texts)]
 
+    def raw_and_prompt(self) -> tuple[list[str], str]:
+        """The texts of the only role, and its prompt, which a chat template puts elsewhere than before the text."""
+        ((role, texts),) = self.roles
+        return self.source.texts_of(role, texts), self.source.prompts[role]
+
 
 class Joiner(Protocol):
     """Makes the input of pair k of the texts first[i[k]] and second[j[k]]."""
@@ -91,17 +96,17 @@ class JoinedTokens:
 class TokenizedPairs:
     """Pairs by the tokenizer itself, for tokenizers whose pairs cannot be joined.
 
-    tokenize: [(query, document), ...] -> Tokens; max_length: longest pair in tokens, None has no limit; overhead: tokens that a
+    tokenize: ([(query, document), ...], prompt of the queries) -> Tokens; max_length: longest pair in tokens, None has no limit; overhead: tokens that a
     template adds to the two texts.
     """
 
-    tokenize: Callable[[Sequence[tuple[str, str]]], Tokens]
+    tokenize: Callable[[Sequence[tuple[str, str]], str], Tokens]
     max_length: int | None
     overhead: int = 0
 
     def __call__(self, first: Texts, i: np.ndarray, second: Texts, j: np.ndarray) -> Tokens:
-        queries, documents = first.raw(), second.raw()
-        return self.tokenize([(queries[a], documents[b]) for a, b in zip(i.tolist(), j.tolist(), strict=True)])
+        (queries, prompt), documents = first.raw_and_prompt(), second.raw()
+        return self.tokenize([(queries[a], documents[b]) for a, b in zip(i.tolist(), j.tolist(), strict=True)], prompt)
 
     def length(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return at_most(first + second + self.overhead, self.max_length)

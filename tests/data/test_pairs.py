@@ -91,13 +91,26 @@ def test_each_format_becomes_the_pairs_of_the_tokenizer(
         given = [t for t in (batch.targets.score, batch.targets.label, batch.targets.scores) if t is not None]
         assert len(given) == 1
         assert given[0].shape[0] == len(rows)
-    by_tokenizer = PairCollator(TokenizedPairs(lambda pairs: tokenized(tokenizer, pairs), LIMIT))(source, rows, WHOLE, seed=1).columns[PAIR]
+    by_tokenizer = PairCollator(TokenizedPairs(lambda pairs, _: tokenized(tokenizer, pairs), LIMIT))(source, rows, WHOLE, seed=1).columns[PAIR]
     assert torch.equal(by_tokenizer.tokens.ids, column.tokens.ids)
     assert torch.equal(by_tokenizer.text_id, column.text_id)
 
 
 def tokenized(tokenizer: Any, pairs: Any) -> Tokens:
     return Tokens.from_lists([tokenizer(a, b, truncation=True, max_length=LIMIT)["input_ids"] for a, b in pairs])
+
+
+def test_a_prompt_is_handed_over_beside_the_texts(source_of: Callable[..., PreparedSource], tokenizer: Any) -> None:
+    """A chat template makes a message of the system of it."""
+    seen = []
+
+    def tokenize(pairs: Any, prompt: str) -> Tokens:
+        seen.append((pairs, prompt))
+        return tokenized(tokenizer, pairs)
+
+    rows = ROWS["pair"]
+    PairCollator(TokenizedPairs(tokenize, LIMIT))(source_of(rows, prompts={"anchor": "w1 "}), np.array([2]), WHOLE, seed=1)
+    assert seen == [([(rows[2]["anchor"], rows[2]["positive"])], "w1 ")]
 
 
 def test_a_limit_of_a_role_cuts_its_texts_first(source_of: Callable[..., PreparedSource], collator: PairCollator, tokenizer: Any) -> None:
