@@ -166,7 +166,7 @@ class PreparedSource:
         labels = self.labels()
         if labels is not None and self.format.label == "scores":
             return Rows(columns, [list(map(float, v)) for v in labels], self.format.name, self.prompts, self.name)
-        return Rows(columns, None if labels is None else labels.tolist(), self.format.name, self.prompts, self.name)
+        return Rows(columns, None if labels is None else labels.tolist(), self.format.name, self.prompts, self.name, self.classes)
 
     def batch(self, rows: np.ndarray) -> Batch:
         """The rows (int64 row numbers) with their tokens, in that order."""

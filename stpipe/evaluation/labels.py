@@ -39,6 +39,8 @@ def binary_labels(rows: Rows, positive: Sequence[str] | None) -> NDArray[np.bool
     """
     labels = raw_labels(rows)
     if positive is not None:
+        if rows.classes is not None:
+            labels = [rows.classes[label] if label in range(len(rows.classes)) else label for label in labels]
         known = {str(label) for label in labels}
         missing = [name for name in positive if str(name) not in known]
         if missing:

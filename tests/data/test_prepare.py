@@ -415,6 +415,7 @@ def test_the_embedded_data_brings_its_own_held_out_rows(
         assert set(train.counts("documents").tolist()) == {5}
     if format_name == "pair-class":
         assert train.classes == ("own", "same_module", "unrelated")
+        assert train.rows().classes == train.classes
 
 
 def test_keys_at_the_top_need_a_role_of_one_data_set(run_prepare: Prepare, write_jsonl: Write) -> None:

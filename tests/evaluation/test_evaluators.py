@@ -192,6 +192,8 @@ def test_positive_labels_of_a_classification() -> None:
     named = dataclasses.replace(rows, labels=[("contradiction", "entailment")[label] for label in rows.labels or ()])
     found = BinaryClassificationEvaluator(positive_labels=("entailment",))(ToyModel(), named, batch_size=8)
     assert found.metrics == BinaryClassificationEvaluator()(ToyModel(), rows, batch_size=8).metrics
+    numbered = dataclasses.replace(rows, classes=("contradiction", "entailment"))
+    assert BinaryClassificationEvaluator(positive_labels=("entailment",))(ToyModel(), numbered, batch_size=8).metrics == found.metrics
 
 
 def test_mse_is_the_mean_square_times_100() -> None:
