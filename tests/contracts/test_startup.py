@@ -1,4 +1,7 @@
-"""Commands that answer at once: no torch, and a time limit. Times are CPU time, so that a busy machine does not fail them."""
+"""Commands that answer at once: no torch, and a time limit.
+
+Times are CPU time, and the least of three: what else a machine does can only add to them.
+"""
 
 from __future__ import annotations
 
@@ -23,46 +26,46 @@ print(json.dumps(dict(code=code, heavy=heavy, seconds=used.ru_utime + used.ru_st
 """
 
 
-def probe(statement):
+def probe(statement, *, limit):
     code = PROBE.format(statement=statement, heavy=HEAVY)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        if found["seconds"] < limit:
+            return found
+    raise AssertionError(f"took {found['seconds']:.3f} s of CPU time three times, expected less than {limit}")
 
 
-def command(*arguments):
-    return probe(f"from stpipe.cli.main import main; code = main({list(arguments)!r})")
+def command(*arguments, limit):
+    return probe(f"from stpipe.cli.main import main; code = main({list(arguments)!r})", limit=limit)
 
 
 def test_import_of_the_package():
-    found = probe("import stpipe")
+    found = probe("import stpipe", limit=0.3)
     assert found["heavy"] == []
-    assert found["seconds"] < 0.3
 
 
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["train", "--help"], ["validate", "--help"], ["evaluate", "--help"], ["list", "--help"], ["--version"]]
 )
 def test_help(arguments):
-    found = command(*arguments)
+    found = command(*arguments, limit=0.3)
     assert (found["code"], found["heavy"]) == (0, [])
     assert found["out"]
-    assert found["seconds"] < 0.3
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["list", "loss", "--json"], ["-sc", "install=bash"]])
 def test_listing(arguments):
-    found = command(*arguments)
+    found = command(*arguments, limit=1)
     assert (found["code"], found["heavy"]) == (0, [])
-    assert found["seconds"] < 1
 
 
 @pytest.mark.parametrize("arguments", [["+recipe=multi_dataset", "+profile=offline", "+profile=smoke"], ["+recipe=splade_nq"]])
 def test_validate_of_a_recipe(arguments):
-    found = command("validate", *arguments)
+    found = command("validate", *arguments, limit=2)
     assert (found["code"], found["heavy"]) == (0, []), found["err"]
     assert found["out"].strip().endswith("valid")
-    assert found["seconds"] < 2
 
 
 @pytest.mark.parametrize(
@@ -79,12 +82,11 @@ def test_validate_of_a_recipe(arguments):
     ],
 )
 def test_mistakes_are_refused_at_once(arguments, message):
-    found = command(*arguments)
+    found = command(*arguments, limit=2)
     assert found["code"] == 2
     assert message in found["err"]
     assert "Traceback" not in found["err"]
     assert found["heavy"] == []
-    assert found["seconds"] < 2
 
 
 def test_a_mistake_in_a_block_that_is_not_used_is_refused_at_once(tmp_path):
@@ -97,18 +99,17 @@ def test_a_mistake_in_a_block_that_is_not_used_is_refused_at_once(tmp_path):
     lines[line - 1] = lines[line - 1].replace("max_rows", "max_row")
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "slip.yaml").write_text("\n".join(lines) + "\n")
-    found = command("validate", "+recipe=slip", "--config-dir", str(tmp_path))
+    found = command("validate", "+recipe=slip", "--config-dir", str(tmp_path), limit=2)
     assert found["code"] == 2
     assert "with_profile.offline.dataset.max_row: unknown key. Did you mean 'max_rows'?" in found["err"]
     assert f"slip.yaml:{line}]" in found["err"]
     assert found["heavy"] == []
-    assert found["seconds"] < 2
 
 
 def test_completion_of_keys():
     found = probe(
         "import os; os.environ.update(COMP_LINE='stpipe train loss=mnrl trainer.pre', COMP_POINT='35');"
-        "from stpipe.cli.main import main; code = main(['-sc', 'query=bash'])"
+        "from stpipe.cli.main import main; code = main(['-sc', 'query=bash'])",
+        limit=0.3,
     )
     assert (found["code"], found["heavy"], found["out"]) == (0, [], "trainer.precision=\n")
-    assert found["seconds"] < 0.3
