@@ -28,7 +28,7 @@ from stpipe.engine.length import RunLength
 from stpipe.engine.loop import Trainer
 from stpipe.engine.optim import AdamW
 from stpipe.engine.schedules import Linear
-from stpipe.engine.strategies import Plain, Recompute
+from stpipe.engine.strategies import Micro, Plain, Recompute, Strategy, TwoPass
 from stpipe.engine.train_module import TrainModule
 from stpipe.engine.views import VIEWS
 from stpipe.losses.base import Loss
@@ -39,7 +39,7 @@ from stpipe.pipeline.training_texts import PreparedTexts
 
 LR = 2e-5
 WARMUP = 0.1
-STRATEGIES = {"plain": Plain, "recompute": Recompute}
+STRATEGIES: dict[str, type[Strategy]] = {"plain": Plain, "micro": Micro, "recompute": Recompute, "two_pass": TwoPass}
 
 
 def synchronise() -> None:

@@ -30,7 +30,7 @@ from stpipe.core.context import StepContext
 from stpipe.core.reps import Rep, RepBatch
 from stpipe.engine.accumulation import Accumulation
 from stpipe.engine.backends import Runtime, Single
-from stpipe.engine.strategies import Micro, Plain, Recompute, Strategy, TwoPass
+from stpipe.engine.strategies import Plain
 from stpipe.engine.strategies.chunks import chunked
 from stpipe.engine.train_module import TrainModule
 from stpipe.engine.views import representations
@@ -38,7 +38,6 @@ from stpipe.losses import MultipleNegativesRankingLoss, TripletLoss
 from stpipe.losses.base import Loss
 from stpipe.models.dense import DenseModel
 
-STRATEGIES: dict[str, type[Strategy]] = {"plain": Plain, "micro": Micro, "recompute": Recompute, "two_pass": TwoPass}
 LOSSES: dict[str, Loss] = {"mnrl": MultipleNegativesRankingLoss(), "triplet": TripletLoss(triplet_margin=1.0)}
 SAME = 1e-4
 """Largest difference of two gradients, as a share of the largest gradient, that rounding explains."""
@@ -60,7 +59,7 @@ class Bench:
         return replace(found, row=torch.arange(rows))
 
     def start(self, name: str) -> Runtime:
-        strategy = STRATEGIES[name](self.args.token_budget, self.args.score_chunk)
+        strategy = bench_common.STRATEGIES[name](self.args.token_budget, self.args.score_chunk)
         runtime = Single().build(device=self.args.device, precision=self.args.precision)
         module = TrainModule(self.model.encoder, {self.source.name: self.loss}, strategy).to(runtime.device).train()
         runtime.prepare(module, torch.optim.SGD(module.parameters(), lr=0.0))
@@ -140,14 +139,14 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--check-rows", type=int, default=0)
-    parser.add_argument("--strategies", nargs="+", choices=sorted(STRATEGIES), default=None)
-    parser.add_argument("--only", choices=sorted(STRATEGIES), help="measure one, as JSON (used by the run itself)")
+    parser.add_argument("--strategies", nargs="+", choices=sorted(bench_common.STRATEGIES), default=None)
+    parser.add_argument("--only", choices=sorted(bench_common.STRATEGIES), help="measure one, as JSON (used by the run itself)")
     args = parser.parse_args()
     if args.only:
         print(json.dumps(measure(args, args.only)))
         return 0
     row = LOSSES[args.loss].effective_coupling() == "row"
-    names = args.strategies or [n for n in STRATEGIES if row or n != "micro"]
+    names = args.strategies or [n for n in bench_common.STRATEGIES if row or n != "micro"]
     agree = True
     for name in names:
         command = [sys.executable, __file__, *sys.argv[1:], "--only", name]

@@ -1,122 +1,159 @@
-"""Do several processes take the optimiser step of one? Every loss, strategy, backend, number of processes and accumulation, measured.
+"""Do several processes take the optimiser step of one? Every loss, number of hard negatives, strategy, backend, number of processes and
+accumulation, measured, or refused by `validate`.
 
-    python scripts/equivalence.py                      everything, writes docs/equivalence.md (about 40 minutes on two cores)
-    python scripts/equivalence.py --processes 2 --backends ddp fsdp2 --no-write
+    python scripts/equivalence.py                       everything, writes docs/equivalence.md (under 90 minutes on two cores)
+    python scripts/equivalence.py --resume              the same, without what an interrupted run of the same sources has measured
+    python scripts/equivalence.py --processes 2 --backends ddp fsdp2 --tasks mnrl cosent --no-write
 
-Each cell is one step of SGD with rate 1 on a small model in fp32, on batches of 13 and 9 rows that no number of processes divides, with
-small micro-batches, and with two batches also with clipping. It is compared with one process, one forward and one backward: the largest
-difference of any parameter's change, over the largest change. One launch a backend and number of processes runs all of its cells.
+Each cell is one step in fp32 on a small model, on batches of 13 and 9 rows that no number of processes divides, in small micro-batches. Its
+gradients are compared with those of one process, one forward and one backward without any of the parts that are tested: the largest
+difference, over the largest gradient of the parameter (scripts/equivalence_cells.py). One launch runs all cells of a number of
+processes. What was measured is kept in build/equivalence.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
+import subprocess
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the processes that this one starts, too
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from scripts.equivalence_cells import BUDGET, OBJECTIVES, Cell, Outcome, difference, run_all, run_cell
-from stpipe.core.peers import Peers
-from stpipe.engine.backends import DDP, FSDP2, Backend, DeepSpeed
-from stpipe.engine.strategies import Micro, Plain, Recompute, Strategy, TwoPass
+from scripts.equivalence_cells import LIMIT, Cell, Result
+from scripts.equivalence_launch import as_result, launch
+from scripts.equivalence_matrix import CHOSEN, PROCESSES, Way, cells_of, computed, further_cells, keys_named, ways
+from scripts.equivalence_page import Refused, page
+from scripts.equivalence_tasks import TASKS
 
-BACKENDS: dict[str, Backend] = {
-    "ddp": DDP(),
-    "fsdp2": FSDP2(),
-    "deepspeed_zero1": DeepSpeed(stage=1),
-    "deepspeed_zero2": DeepSpeed(stage=2),
-    "deepspeed_zero3": DeepSpeed(stage=3, small_parameters=0),
-}
-STRATEGIES: tuple[Strategy, ...] = (Plain(BUDGET), Recompute(BUDGET), TwoPass(BUDGET), Micro(BUDGET))
-#: Batches of a step, and trainer.max_grad_norm.
-STEPS = ((1, None), (2, 0.5))
-LIMIT = 1e-5
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "equivalence.md"
-
-#: (objective, backend, processes) -> largest difference of the cells, or why there is none.
-Table = dict[tuple[str, str, int], float | str]
-
-
-def cells_of(objective: str, backend: Backend) -> list[Cell]:
-    """All cells of a row of the table."""
-    coupling = OBJECTIVES[objective].loss.effective_coupling()
-    return [Cell(objective, s, backend, batches, norm) for s in STRATEGIES if coupling in s.couplings for batches, norm in STEPS]
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, KEPT = ROOT / "docs" / "equivalence.md", ROOT / "build" / "equivalence.jsonl"
+#: What a measurement depends on.
+SOURCES = (
+    "stpipe/core",
+    "stpipe/ops",
+    "stpipe/losses",
+    "stpipe/models",
+    "stpipe/engine",
+    "stpipe/data/stream.py",
+    "scripts/equivalence_*.py",
+)
+SECONDS = 2.0
 
 
-def measure(objectives: list[str], backends: Mapping[str, Backend], processes: list[int]) -> tuple[Table, int]:
-    """The table, and how many cells it stands for."""
-    references: dict[Cell, Outcome] = {}
-    table: Table = {}
-    count = 0
-    for size in processes:
-        for name, backend in backends.items():
-            began = time.monotonic()
-            cells = [cell for objective in objectives for cell in cells_of(objective, backend)]
-            worst: dict[str, float] = defaultdict(float)
-            for cell, outcome in zip(cells, run_all(cells, size), strict=True):
-                if isinstance(outcome, str):
-                    table[cell.objective, name, size] = outcome
-                    continue
-                reference = cell.reference
-                if reference not in references:
-                    references[reference] = run_cell(reference, Peers())
-                worst[cell.objective] = max(worst[cell.objective], difference(outcome, references[reference]))
-            table.update({(objective, name, size): value for objective, value in worst.items()})
-            count += len(cells)
-            print(
-                f"{name}, {size} processes: {len(cells)} cells, worst {max(worst.values()):.1e}, {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-    return table, count
+def digest() -> str:
+    """Of all sources that a measurement depends on."""
+    found = hashlib.sha256()
+    for pattern in SOURCES:
+        place = ROOT / pattern
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else sorted(place.parent.glob(place.name)):
+            found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
 
-def page(table: Table, count: int) -> str:
-    """docs/equivalence.md."""
-    columns = sorted({(name, size) for _, name, size in table}, key=lambda c: (c[1], list(BACKENDS).index(c[0])))
-    numbers = [v for v in table.values() if isinstance(v, float)]
-    lines = [
-        "# Several processes, one gradient",
-        "",
-        "Written by `python scripts/equivalence.py`. Each number is the largest difference between the step of several processes and that of one "
-        "process with one forward and one backward, over the largest change of any parameter, in fp32. It is the worst of the strategies plain, "
-        "recompute and two_pass, for losses whose rows need nothing of each other also micro, each with one batch a step, and with two batches of "
-        "13 and 9 rows and clipping. Small model, dropout off, rows that no number of processes divides, micro-batches of 40 tokens.",
-        "",
-        f"{count} cells; the worst is {max(numbers):.1e}, the limit {LIMIT:.0e}. `stpipe validate` refuses what is not in the table (see "
-        "[distributed.md](distributed.md)).",
-        "",
-        "| loss | coupling | " + " | ".join(f"{name}, {size}" for name, size in columns) + " |",
-        "|---|---|" + "---|" * len(columns),
-    ]
-    for objective in dict.fromkeys(o for o, _, _ in table):
-        values = [table.get((objective, *column), "") for column in columns]
-        shown = [f"{v:.0e}" if isinstance(v, float) else v for v in values]
-        lines.append(f"| {objective} | {OBJECTIVES[objective].loss.effective_coupling()} | " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
+class Kept:
+    """Results on disk, a line each, so that an interrupted run can go on."""
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self.path, self.sources = path, digest()
+        self.results: dict[Cell, Result] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if resume and path.exists() else []
+        usable = [row for row in rows if row["sources"] == self.sources and not row["error"]]
+        if resume:
+            print(f"{len(usable)} of {len(rows)} kept results are of these sources and are used", flush=True)
+        self.results.update((result.cell, result) for result in map(as_result, usable))
+        path.write_text("".join(json.dumps(row) + "\n" for row in usable), encoding="utf-8")
+
+    def add(self, result: Result) -> None:
+        self.results[result.cell] = result
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**asdict(result), "sources": self.sources}) + "\n")
+
+
+def ask(found: list[Way]) -> tuple[list[Refused], list[str], float]:
+    """What `validate` refuses; what is wrong with its answers; its slowest answer in seconds."""
+    refused: list[Refused] = []
+    wrong: list[str] = []
+    slowest = 0.0
+    for way in found:
+        answer, works = way.answer(), computed(way)
+        slowest = max(slowest, answer.seconds)
+        if answer.loss is None:
+            refused.append(Refused(way, answer.messages))
+            wrong += [f"{way}: names one key only: {m}" for m in answer.messages if len(keys_named(m)) < 2]
+        if works != (answer.loss is not None):
+            wrong.append(f"{way}: {'computed, but refused' if works else 'not computed, but not refused'}: {answer.messages}")
+        if answer.seconds > SECONDS:
+            wrong.append(f"{way}: validate took {answer.seconds:.1f} s")
+    return refused, wrong, slowest
+
+
+def command_seconds() -> float:
+    """A refusal by the command itself, from its start to its end."""
+    overrides = ["model=dense", "model.name_or_path=a/b", "dataset.train=a/b", "dataset.format=pair", "loss=mnrl", "strategy=micro"]
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "stpipe", "validate", *overrides], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "strategy.name" in done.stderr and "loss.name" in done.stderr, done.stderr
+    return time.perf_counter() - began
+
+
+def measure(cells: Iterable[Cell], kept: Kept) -> None:
+    """Measure what is not kept yet, one launch for each number of processes."""
+    by_size: dict[int, list[Cell]] = {}
+    for cell in cells:
+        if cell not in kept.results:
+            by_size.setdefault(cell.processes, []).append(cell)
+    for size, group in sorted(by_size.items()):
+        began, done = time.monotonic(), 0
+
+        def note(result: Result, total: int = len(group), began: float = began, size: int = size) -> None:
+            nonlocal done
+            done += 1
+            kept.add(result)
+            if result.difference is None or result.difference > LIMIT:
+                print(f"over the limit: {result}", flush=True)
+            if done % 50 == 0 or done == total:
+                print(f"{size} processes: {done} of {total} cells, {time.monotonic() - began:.0f} s", flush=True)
+
+        launch(group, log=kept.path.with_suffix(".log"), on_result=note)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4])
-    parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
-    parser.add_argument("--objectives", nargs="+", choices=list(OBJECTIVES), default=list(OBJECTIVES))
+    parser.add_argument("--processes", nargs="+", type=int, default=list(PROCESSES))
+    parser.add_argument("--backends", nargs="+", choices=list(CHOSEN), default=list(CHOSEN))
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    parser.add_argument("--resume", action="store_true", help="use what an interrupted run of the same sources has measured")
     parser.add_argument("--no-write", action="store_true", help="do not write docs/equivalence.md")
     args = parser.parse_args()
-    table, count = measure(args.objectives, {name: BACKENDS[name] for name in args.backends}, args.processes)
-    text = page(table, count)
-    if not args.no_write:
+    began = time.monotonic()
+    kept = Kept(KEPT, resume=args.resume)
+    asked = ways(args.backends, args.tasks)
+    refused, wrong, slowest = ask(asked)
+    print(f"validate refuses {len(refused)} of {len(asked)} ways, {time.monotonic() - began:.0f} s", flush=True)
+    cells = [cell for size in args.processes for way in asked if computed(way) for cell in cells_of(way, size)]
+    if args.tasks == list(TASKS):
+        cells += [cell for size in args.processes for cell in further_cells(args.backends, size)]
+    measure(cells, kept)
+    found = [kept.results[cell] for cell in cells]
+    bad = [r for r in found if r.difference is None or not r.difference <= LIMIT]
+    minutes = (time.monotonic() - began) / 60
+    text = page(found, refused, slowest=slowest, command=command_seconds())
+    print(f"{len(found)} cells in {minutes:.0f} minutes; {len(bad)} over the limit; {len(wrong)} wrong answers of validate")
+    print(*(f"over the limit: {result}" for result in bad), *wrong, sep="\n")
+    if args.no_write:
+        print(text)
+    elif not bad and not wrong:
         PAGE.write_text(text, encoding="utf-8")
-    print(text)
-    bad = [key for key, value in table.items() if isinstance(value, str) or value > LIMIT]
-    for key in bad:
-        print(f"over the limit: {key}: {table[key]}")
-    return 1 if bad else 0
+    return 1 if bad or wrong else 0
 
 
 if __name__ == "__main__":

@@ -1,150 +1,128 @@
-"""One optimiser step of a small model under a loss, a strategy, a backend and a number of processes: what scripts/equivalence.py compares."""
+"""One optimiser step of a small model under a loss, a strategy, a backend and a number of processes: what scripts/equivalence.py compares.
+
+The reference knows no backend, strategy or collective: one process, one forward over all rows, the sums of the batches over their counts,
+one backward. Several cells share a started backend; before each one the weights are set back.
+"""
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
 
+import numpy as np
 import torch
-import torch.multiprocessing as mp
-from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from torch import Tensor
 
-from stpipe import losses as L
-from stpipe.core.batch import Batch, Targets, TextColumn
+from scripts.equivalence_tasks import KINDS, TASKS, loss_of, make_batch, make_encoder
+from stpipe.config.errors import StpipeError
+from stpipe.core.batch import Batch
 from stpipe.core.context import StepContext
-from stpipe.core.peers import ConnectedPeers, Peers
-from stpipe.core.tokens import Tokens
-from stpipe.core.world import World
+from stpipe.core.peers import Peers
+from stpipe.data.samplers import RandomSampler
+from stpipe.data.stream import BatchStream
 from stpipe.engine.accumulation import Accumulation
-from stpipe.engine.backends import Runtime, Single
-from stpipe.engine.backends.base import Backend
-from stpipe.engine.strategies import Strategy
+from stpipe.engine.backends import DDP, FSDP2, Backend, DeepSpeed, Runtime, Single
+from stpipe.engine.strategies import Micro, Plain, Recompute, Strategy, TwoPass
 from stpipe.engine.train_module import TrainModule
-from stpipe.engine.views import VIEWS
-from stpipe.models.encoder import Encoder
-from stpipe.models.modules import Dense, Normalize, Pooling, Transformer
+from stpipe.engine.views import VIEWS, View
 
-WIDTH, VOCABULARY = 16, 60
-#: Rows of the batches of all processes together: no number of processes divides them, and the second batch is smaller.
-ROWS = (13, 9)
-#: Micro-batches are small, so that every strategy has several.
-BUDGET = 40
+#: Largest relative difference of gradients in fp32 that counts as equal.
+LIMIT = 1e-5
+#: Micro-batches are small, so that every strategy has several; the reference has one.
+BUDGET, EVERYTHING = 60, 1 << 20
 STEP = StepContext(step=3, num_steps=10, seed=5)
+#: So large that what is subtracted, the weights, does not round the gradients; a power of two, so that it rounds nothing itself.
+RATE = 1024.0
+#: For several steps, whose weights matter to the next one.
+EPOCH_RATE = 0.25
+#: Rows of an epoch and of its batches, of all processes; the last batch is smaller.
+EPOCH_ROWS, EPOCH_BATCH = 22, 8
+SAMPLER = RandomSampler()
+#: A parameter is compared by its own largest gradient if that is at least this share of the largest of all, else by the latter: biases of
+#: attention keys, for one, have gradients that are zero but for rounding.
+SHARE = 0.03
+CLIP = 0.05
 
-
-@dataclass(frozen=True)
-class Objective:
-    """A loss with its data. kind: of the model; roles: texts of a row; targets: member of Targets that is filled, with `grades` lists of
-    documents."""
-
-    loss: L.Loss
-    kind: str = "dense"
-    roles: tuple[str, ...] = ("anchor", "positive")
-    targets: str | None = None
-
-
-def _negatives(count: int) -> tuple[str, ...]:
-    return ("anchor", "positive", *(f"negative_{i + 1}" for i in range(count)))
-
-
-SPLADE = L.SpladeLoss(query_weight=0.5, document_weight=0.4)
-OBJECTIVES: dict[str, Objective] = {
-    "mnrl, 0 negatives": Objective(L.MultipleNegativesRankingLoss()),
-    "mnrl, 1 negative": Objective(L.MultipleNegativesRankingLoss(), roles=_negatives(1)),
-    "mnrl, 3 negatives": Objective(L.MultipleNegativesRankingLoss(), roles=_negatives(3)),
-    "matryoshka of mnrl, 1 negative": Objective(L.MatryoshkaLoss(loss=L.MultipleNegativesRankingLoss(), dims=(16, 8)), roles=_negatives(1)),
-    "triplet": Objective(L.TripletLoss(triplet_margin=1.0), roles=_negatives(1)),
-    "cosine_similarity": Objective(L.CosineSimilarityLoss(), targets="score"),
-    "cosent": Objective(L.CoSENTLoss(), targets="score"),
-    "angle": Objective(L.AnglELoss(), targets="score"),
-    "online_contrastive": Objective(L.OnlineContrastiveLoss(margin=0.9), targets="binary"),
-    "batch_hard_triplet": Objective(L.BatchHardTripletLoss(), roles=("anchor",), targets="class"),
-    "margin_mse, 3 negatives": Objective(L.MarginMSELoss(), roles=_negatives(3), targets="scores"),
-    "sum of mnrl and cosent": Objective(
-        L.SumLoss(terms={"a": L.Term(L.MultipleNegativesRankingLoss()), "b": L.Term(L.CoSENTLoss(), 0.5)}), targets="score"
-    ),
-    "splade of mnrl (FLOPS), 1 negative": Objective(SPLADE, "sparse", _negatives(1)),
-    "splade of cosent (FLOPS)": Objective(replace(SPLADE, loss=L.CoSENTLoss(scale=1.0, similarity="dot")), "sparse", targets="score"),
-    "lambda (reranker)": Objective(L.LambdaLoss(), "cross_encoder", ("documents",), "grades"),
-    "sum of lambda and binary_cross_entropy (reranker)": Objective(
-        L.SumLoss(terms={"a": L.Term(L.LambdaLoss()), "b": L.Term(L.BinaryCrossEntropyLoss(), 0.5)}),
-        "cross_encoder",
-        ("documents",),
-        "grades",
-    ),
-    "binary_cross_entropy (reranker)": Objective(L.BinaryCrossEntropyLoss(), "cross_encoder", ("documents",), "grades"),
+BACKENDS: dict[str, Backend] = {
+    "single": Single(),
+    "ddp": DDP(),
+    "fsdp2": FSDP2(),
+    "zero1": DeepSpeed(stage=1),
+    "zero2": DeepSpeed(stage=2),
+    "zero3": DeepSpeed(stage=3, small_parameters=0),
+    "fsdp2, whole after forward": FSDP2(reshard_after_forward=False),
+    "zero2, offload": DeepSpeed(stage=2, offload_optimizer=True),
+    "zero3, offload": DeepSpeed(stage=3, small_parameters=0, offload_optimizer=True, offload_parameters=True),
+}
+STRATEGIES: dict[str, Strategy] = {
+    "plain": Plain(BUDGET),
+    "recompute": Recompute(BUDGET),
+    "micro": Micro(BUDGET),
+    "two_pass": TwoPass(BUDGET),
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is computed: names of the objective, the strategy and the backend; batches of the step; trainer.max_grad_norm."""
+    """What is measured. task, negatives: scripts/equivalence_tasks.py; batches: of the step; clip: with trainer.max_grad_norm;
+    epochs: not one step but those of so many epochs, on batches as data/stream.py draws them; fault: name of a variant, for tests."""
 
-    objective: str
-    strategy: Strategy
-    backend: Backend
-    accumulation: int = 1
-    max_grad_norm: float | None = None
+    task: str
+    negatives: int
+    strategy: str
+    backend: str
+    processes: int
+    batches: int = 1
+    clip: bool = False
+    epochs: int = 0
+    fault: str = ""
 
     @property
-    def reference(self) -> Cell:
-        """The same on one process with one forward and one backward."""
-        from stpipe.engine.strategies import Plain
+    def objective(self) -> str:
+        return f"{self.task}/{self.negatives}"
 
-        return replace(self, strategy=Plain(token_budget=BUDGET), backend=Single())
+    @property
+    def without_way(self) -> Cell:
+        """What the reference depends on."""
+        return replace(self, strategy="", backend="", processes=1, fault="")
 
+    @property
+    def rate(self) -> float:
+        return EPOCH_RATE if self.epochs else RATE
 
-def make_encoder(kind: str, *, dropout: float = 0.0) -> Encoder:
-    """Two small layers; their embeddings, values at least 0 of a vocabulary, or one score a text."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=2 * WIDTH,
-        max_position_embeddings=40,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        initializer_range=0.2,
-    )
-    tails: dict[str, list[nn.Module]] = {
-        "dense": [Normalize()],
-        "sparse": [Dense(WIDTH, out_features=24, activation="torch.nn.modules.activation.ReLU")],
-        "cross_encoder": [Dense(WIDTH, out_features=1, activation="torch.nn.modules.linear.Identity")],
-    }
-    encoder = Encoder([Transformer(BertModel(config, add_pooling_layer=False), tokenizer=None), Pooling(WIDTH), *tails[kind]])  # type: ignore[list-item]
-    encoder.layout = "packed"
-    return encoder.train()
+    @property
+    def max_grad_norm(self) -> float | None:
+        return CLIP if self.clip else None
+
+    @property
+    def start(self) -> tuple[str, ...]:
+        """Cells that agree in this share a started backend; a loss with parameters of its own or a twin has one for itself."""
+        spec = TASKS[self.task]
+        return (self.backend, str(self.clip), str(self.epochs), self.fault, spec.model, self.objective if spec.learns or spec.twin else "")
 
 
-def make_batch(objective: Objective, number: int) -> Batch:
-    """The batch of all processes."""
-    rows, start = ROWS[number], sum(ROWS[:number])
-    g = torch.Generator().manual_seed(number)
-    columns, documents = {}, torch.randint(1, 5, (rows,), generator=g)
-    for i, role in enumerate(objective.roles):
-        counts = documents if role == "documents" else None
-        lengths = torch.randint(1, 20, (rows if counts is None else int(counts.sum()),), generator=g)
-        ids = torch.randint(0, VOCABULARY, (int(lengths.sum()),), generator=g)
-        columns[role] = TextColumn(Tokens(ids, lengths), torch.arange(lengths.numel()) + 10_000 * (i + 1) + 1000 * number, counts)
-    numbers = {
-        None: Targets(),
-        "score": Targets(score=torch.randint(0, 4, (rows,), generator=g) / 3),
-        "binary": Targets(label=torch.arange(rows) % 2),
-        "class": Targets(label=torch.arange(rows) % 3),
-        "scores": Targets(scores=torch.randn(rows, max(len(objective.roles) - 2, 0), generator=g)),
-    }
-    if objective.targets == "grades":
-        grades = torch.randint(0, 2, (rows, int(documents.max())), generator=g).float()
-        beyond = torch.arange(int(documents.max())) >= documents[:, None]
-        targets = Targets(scores=grades.masked_fill(beyond, float("nan")))
-    else:
-        targets = numbers[objective.targets]
-    return Batch(columns, targets, torch.arange(start, start + rows))
+@dataclass(frozen=True)
+class Result:
+    """difference: see `difference`; None with `error`, the reason why there is none."""
+
+    cell: Cell
+    difference: float | None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Of one step (of several: their sum), by parameter, after clipping; and the norm of all before it (of several: that of the last)."""
+
+    by_name: dict[str, Tensor]
+    norm: float
+
+
+def same(value: Any) -> Any:
+    return value
 
 
 def share(batch: Batch, rank: int, size: int) -> Batch:
@@ -153,78 +131,185 @@ def share(batch: Batch, rank: int, size: int) -> Batch:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """After one step of SGD with rate 1: parameters by name, their change (the gradient, negated), the norm before clipping."""
+class Variant:
+    """The parts of a measurement that a test may replace to seed a fault; without arguments those of the library."""
 
-    parameters: dict[str, Tensor]
-    change: dict[str, Tensor]
-    norm: float
-
-
-def start(cell: Cell, peers: Peers) -> Runtime:
-    """The started backend of a cell with its module."""
-    objective = OBJECTIVES[cell.objective]
-    module = TrainModule(make_encoder(objective.kind), {"default": objective.loss}, cell.strategy, view=VIEWS[objective.kind])
-    runtime = cell.backend.build(device="cpu", precision="fp32", max_grad_norm=cell.max_grad_norm, peers=peers)
-    runtime.prepare(module, torch.optim.SGD(module.parameters(), lr=1.0))
-    return runtime
+    view: Callable[[View], View] = same
+    accumulation: type[Accumulation] = Accumulation
+    before_start: Callable[[TrainModule], Any] = same
+    share: Callable[[Batch, int, int], Batch] = share
+    sampler: Any = SAMPLER
+    drop_last: bool = False
 
 
-def run_cell(cell: Cell, peers: Peers) -> Outcome:
-    """One optimiser step on this process's part of the rows; rank 0 has the outcome."""
-    runtime = start(cell, peers)
-    before = clone(runtime.state_dict()["module"])
-    step = Accumulation(runtime)
-    for i in range(cell.accumulation):
-        batch = share(make_batch(OBJECTIVES[cell.objective], i), runtime.rank, runtime.world_size)
-        ctx = replace(STEP, micro=i, rank=runtime.rank)
-        cell.strategy.run(step, batch, ctx, last=i == cell.accumulation - 1)
-    norm = runtime.clip_and_step(cell.max_grad_norm, step.rescale)
-    after = clone(runtime.state_dict()["module"])
-    is_main = runtime.is_main  # which alone has the weights whole
-    runtime.close()
-    if not is_main:
-        return Outcome({}, {}, float(norm))
-    return Outcome(after, {k: after[k] - before[k] for k in before if before[k].is_floating_point()}, float(norm))
+def make_module(cells: Sequence[Cell], variant: Variant | None = None) -> TrainModule:
+    """The module that computes all objectives of some cells, each a data set of its own."""
+    kind = TASKS[cells[0].task].model
+    losses = {cell.objective: loss_of(cell.task, cell.negatives) for cell in cells}
+    view = VIEWS[KINDS[kind]] if variant is None else variant.view(VIEWS[KINDS[kind]])
+    return TrainModule(make_encoder(kind), losses, Plain(EVERYTHING), view=view)
 
 
-def clone(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().clone() for k, v in state.items() if isinstance(v, Tensor)}
+def reference(module: TrainModule, cell: Cell) -> Gradients:
+    """The gradients of one process without backend, strategy, accumulation and collectives. There must be no process group."""
+    assert not torch.distributed.is_initialized()
+    if cell.epochs:
+        return reference_of_epochs(module, cell)
+    norm = reference_backward(module, [make_batch(cell.task, cell.negatives, i) for i in range(cell.batches)])
+    factor = min(1.0, CLIP / norm) if cell.clip else 1.0
+    named = dict(module.named_parameters(remove_duplicate=False))
+    return Gradients({name: torch.zeros_like(p) if p.grad is None else factor * p.grad for name, p in named.items()}, norm)
 
 
-def difference(found: Outcome, expected: Outcome) -> float:
-    """Largest difference of a change, over the largest change of any parameter: 1e-5 of it is agreement in fp32."""
-    largest = max(float(c.abs().max()) for c in expected.change.values())
-    if not largest > 1e-4 or found.change.keys() != expected.change.keys():
-        raise AssertionError(
-            f"nothing to compare: the largest change is {largest}, {len(found.change)} and {len(expected.change)} parameters"
+def reference_backward(module: TrainModule, batches: Sequence[Batch]) -> float:
+    """Leave the gradients of a step on the parameters; returns their norm."""
+    module.zero_grad(set_to_none=True)
+    outputs = [module(batch, replace(STEP, micro=i)) for i, batch in enumerate(batches)]
+    total: Any = sum(o.sum for o in outputs) / sum(o.count for o in outputs)
+    total.backward()
+    return float(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None])))
+
+
+def reference_of_epochs(module: TrainModule, cell: Cell) -> Gradients:
+    """All steps of some epochs by hand. The order of the rows is that of the sampler, of which it is checked that it is one."""
+    module = copy.deepcopy(module)
+    before = {name: p.detach().clone() for name, p in module.named_parameters(remove_duplicate=False)}
+    texts, orders, norm = Texts(cell), [], 0.0
+    for epoch in range(cell.epochs):
+        batches = SAMPLER.batches(texts, batch_size=EPOCH_BATCH, seed=STEP.seed, epoch=epoch)  # type: ignore[arg-type]
+        orders.append([int(row) for rows in batches for row in rows])
+        assert sorted(orders[-1]) == list(range(EPOCH_ROWS)) and [len(rows) for rows in batches] == [8, 8, 6]
+        for rows in batches:
+            norm = reference_backward(module, [texts.batch(rows)])
+            with torch.no_grad():
+                for p in module.parameters():
+                    if p.grad is not None:
+                        p -= EPOCH_RATE * p.grad
+    assert len({tuple(order) for order in orders}) == cell.epochs, "every epoch has an order of its own"
+    after = dict(module.named_parameters(remove_duplicate=False))
+    return Gradients({name: (before[name] - p.detach()) / EPOCH_RATE for name, p in after.items()}, norm)
+
+
+class Texts:
+    """The rows of an epoch as data/stream.py takes them."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.whole = make_batch(cell.task, cell.negatives, 0, rows=EPOCH_ROWS)
+        self.name = self.whole.source
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        return self.whole.rows(torch.from_numpy(np.ascontiguousarray(rows)))
+
+
+def difference(found: Gradients, expected: Gradients) -> float:
+    """Largest difference of a gradient over the largest one of its parameter (see SHARE), or of the norm if that differs more.
+
+    Raises:
+        AssertionError: the gradients are all zero, or not those of the same parameters.
+    """
+    largest = {name: float(g.abs().max()) for name, g in expected.by_name.items()}
+    most = max(largest.values(), default=0.0)
+    missing = largest.keys() - found.by_name.keys()
+    assert most > 1e-6 and not missing, f"nothing to compare: largest gradient {most}, no gradient for {sorted(missing)}"
+    scale = {name: own if own >= SHARE * most else most for name, own in largest.items()}
+    parts = [float((found.by_name[n] - g).abs().max()) / scale[n] for n, g in expected.by_name.items()]
+    return max(*parts, abs(found.norm - expected.norm) / expected.norm)
+
+
+class Started:
+    """A started backend, and steps on it that all begin with the same weights.
+
+    Args:
+        cells: that it is for; they agree in `Cell.start`.
+        peers: the processes.
+        variant: of the measurement.
+    """
+
+    def __init__(self, cells: Sequence[Cell], peers: Peers, variant: Variant | None = None) -> None:
+        self.variant = variant or Variant()
+        first = cells[0]
+        module = make_module(cells, self.variant)
+        self.initial = clone(module.state_dict())
+        self.variant.before_start(module)
+        self.runtime: Runtime = BACKENDS[first.backend].build(
+            device="cpu", precision="fp32", max_grad_norm=first.max_grad_norm, peers=peers
         )
-    return max(float((found.change[k] - c).abs().max()) for k, c in expected.change.items()) / largest
+        self.runtime.prepare(module, torch.optim.SGD(module.parameters(), lr=first.rate))
+        self.own = copy.deepcopy(self.runtime.own_state())
+
+    def reset(self) -> None:
+        """The weights of the beginning."""
+        if self.own:
+            self.runtime.load_state_dict({"module": self.initial, **copy.deepcopy(self.own)})
+        else:
+            self.runtime.load_module(self.initial)
+
+    def gradients(self, cell: Cell) -> Gradients:
+        """The gradients of a step over all processes, from the change of the weights; rank 0 has them."""
+        self.reset()
+        runtime, strategy = self.runtime, STRATEGIES[cell.strategy]
+        module: Any = runtime.unwrapped
+        strategy.check(module, module.losses[cell.objective], cell.objective)
+        module.strategies[cell.objective] = strategy
+        norm = 0.0
+        for batches in self.steps(cell):
+            norm = self.step(strategy, batches, cell.max_grad_norm)
+        after = runtime.state_dict()["module"]  # whole on rank 0 only
+        if not runtime.is_main:
+            return Gradients({}, norm)
+        return Gradients({k: (self.initial[k] - v.detach()) / cell.rate for k, v in after.items() if v.is_floating_point()}, norm)
+
+    def steps(self, cell: Cell) -> Iterator[list[Batch]]:
+        """This process's batches of each step."""
+        rank, size = self.runtime.rank, self.runtime.world_size
+        if not cell.epochs:
+            yield [self.variant.share(make_batch(cell.task, cell.negatives, i), rank, size) for i in range(cell.batches)]
+            return
+        texts: Any = Texts(cell)
+        stream = BatchStream(
+            {texts.name: texts},
+            sampler=self.variant.sampler,
+            batch_size=EPOCH_BATCH // size,
+            seed=STEP.seed,
+            drop_last=self.variant.drop_last,
+            rank=rank,
+            world_size=size,
+        )
+        yield from ([stream[i]] for i in range(cell.epochs * len(stream)))
+
+    def step(self, strategy: Strategy, batches: Sequence[Batch], max_grad_norm: float | None) -> float:
+        """An optimiser step; returns the norm of its gradients."""
+        accumulation = self.variant.accumulation(self.runtime)
+        for i, batch in enumerate(batches):
+            strategy.run(accumulation, batch, replace(STEP, micro=i, rank=self.runtime.rank), last=i == len(batches) - 1)
+        return float(self.runtime.clip_and_step(max_grad_norm, accumulation.rescale))
 
 
-def run_all(cells: Sequence[Cell], processes: int) -> list[Outcome | str]:
-    """Outcome of each cell on rank 0, or its error, from one launch of so many processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with mp.Manager() as manager:
-        results = manager.dict()
-        mp.spawn(_process, args=(processes, port, tuple(cells), results), nprocs=processes, join=True)
-        return [results[i] for i in range(len(cells))]
+def clone(state: dict[str, Any]) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in state.items()}
 
 
-def _process(rank: int, size: int, port: int, cells: Sequence[Cell], results: dict[int, Outcome | str]) -> None:
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    peers = ConnectedPeers(World(rank, size, rank, "127.0.0.1", port))
-    for i, cell in enumerate(cells):
+def measure(cells: Iterable[Cell], peers: Peers, began: Callable[[Cell], None], variants: Mapping[str, Variant]) -> Iterator[Result]:
+    """Every cell in order; those that share a start should stand together. All processes call this with the same cells; the results of rank 0
+    count."""
+    for _, found in groupby(cells, key=lambda cell: cell.start):
+        group = list(found)
         peers.begin()
+        began(group[0])
+        expected: dict[Cell, Gradients] = {}
         try:
-            outcome: Outcome | str = run_cell(cell, peers)
-        except Exception as error:
-            if size > 1 and not isinstance(error, (ValueError, NotImplementedError)):
-                raise  # the processes would no longer be at the same cell
-            outcome = f"{type(error).__name__}: {error}"
-        if rank == 0:
-            results[i] = outcome
-    peers.close()
+            if peers.is_main:
+                plain = make_module(group)
+                expected = {key: reference(plain, key) for key in {c.without_way: None for c in group}}
+            started = Started(group, peers, variants[group[0].fault] if group[0].fault else None)
+        except (StpipeError, ValueError, NotImplementedError) as error:  # the same on all processes, before they meet
+            yield from (Result(cell, None, f"{type(error).__name__}: {error}") for cell in group)
+            continue
+        for cell in group:
+            began(cell)
+            gradients = started.gradients(cell)
+            yield Result(cell, difference(gradients, expected[cell.without_way]) if peers.is_main else None)
+        started.runtime.close()

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import jinja2
-import yaml
-
-from stpipe.cards.front_matter import data_sources, front_matter, hub_id, task
+from stpipe.cards.collected import collected
+from stpipe.cards.data import SentenceTransformerModelCardData
+from stpipe.cards.energy import measured_energy, total
+from stpipe.cards.examples import default_examples, widget
+from stpipe.cards.exports import Usage, export_rows, export_snippets, export_table
+from stpipe.cards.front_matter import check_front_matter, data_sources, front_matter, task
+from stpipe.cards.hyperparameters import is_hyper_parameter
 from stpipe.cards.kinds import CardKind, card_kind
-from stpipe.cards.losses import LossFacts, entry_key, run_losses
-from stpipe.cards.model_files import ModelFacts
+from stpipe.cards.model_files import ModelFacts, read_model
+from stpipe.cards.places import hub_id, published, published_command, published_value
+from stpipe.cards.template import check_template, render, render_file
 from stpipe.cards.training_log import training_log
 from stpipe.config.metrics import Better
 from stpipe.reports import text
-from stpipe.reports.changes import Change, changed_keys
+from stpipe.reports.changes import changed_keys
 from stpipe.reports.data_scan import percentiles, role_rows, split_rows
 from stpipe.reports.document import seconds_between
+from stpipe.reports.metrics_log import MetricsLog
 from stpipe.reports.quality import evaluation_section, table_metrics
 from stpipe.reports.run_record import RunRecord, mapping
 from stpipe.reports.schema import metric_directions, run_schema
@@ -27,112 +33,106 @@ from stpipe.reports.training import best_step, throughput_section
 
 RETRIEVAL_ROLES = frozenset({"query", "document", "documents"})
 RETRIEVAL_TASKS = frozenset({"information-retrieval", "reranking", "nano-beir", "reciprocal-rank-fusion", "hybrid-search"})
-# Neither hyper-parameters nor fit for publication: names of the run, and places on somebody's disk.
-NOT_SHOWN = ("run.", "card.", "callbacks.", "evaluator.", "imports", "offline", "model.name_or_path")
-NOT_SHOWN_LEAVES = frozenset({"train", "eval", "cache_dir", "resume", "progress"})
+Context = dict[str, Any]
 
 
-def card_text(record: RunRecord, model: ModelFacts) -> str:
-    """The whole README.md."""
+def card_text(
+    record: RunRecord, model: ModelFacts, *, template: Path | None = None, data: SentenceTransformerModelCardData | None = None
+) -> str:
+    """The whole README.md.
+
+    Args:
+        record: the run.
+        model: the model directory.
+        template: the user's own; None takes that of the kind of model.
+        data: what is known besides the files of the run; None: only what it collected.
+
+    Raises:
+        ConfigError: the template fails, or what it makes has no front matter that the Hub reads.
+    """
     schema = run_schema(record)
     kind = card_kind(record, model, schema)
-    losses = run_losses(record, schema)
-    title = str(record.section("card").get("model_name") or record.name)
+    context = card_context(record, model, kind, schema, data or collected(record, kind, schema))
+    made = render(kind.template, context) if template is None else render_file(template, context)
+    check_front_matter(made, where=kind.template if template is None else str(template))
+    return made
+
+
+def check_user_template(path: Path) -> None:
+    """Refuse a template that no card could be made from; see template.check_template."""
+    empty: dict[str, Any] = {}
+    record, model = RunRecord(Path("run"), empty, empty, empty, empty, empty, MetricsLog()), read_model(Path("run") / "no-model")
+    schema = run_schema(record)
+    kind = card_kind(record, model, schema)
+    check_template(path, card_context(record, model, kind, schema, collected(record, kind, schema)).keys())
+
+
+def card_context(
+    record: RunRecord, model: ModelFacts, kind: CardKind, schema: Mapping[str, Any], data: SentenceTransformerModelCardData
+) -> Context:
+    """Everything that a template may use; docs/cards.md explains the names."""
+    title = str(data.model_name or record.name)
     directions = metric_directions(record, schema)
-    best = best_step(record, directions)
     scan = role_rows(record.data, split="train")
     evaluations = _evaluations(record, directions, kind)
-    head = front_matter(record, losses, title=title, kind=kind)
-    return (
-        _environment()
-        .get_template(kind.template)
-        .render(
-            front_matter=head,
-            title=title,
-            kind=kind,
-            model=model,
-            base=_base(record),
-            card=record.section("card"),
-            data=mapping(record.environment.get("data")),
-            sources=[_place(s) for s in data_sources(record)],
-            scan=scan,
-            held_out=[s for s in split_rows(record.data) if s.split == "eval"],
-            statistics=percentiles(scan),
-            examples=_examples(record),
-            losses=losses,
-            citations=_citations(losses),
-            retrieval=_is_retrieval(record, model),
-            evaluations=evaluations,
-            widths=mean_widths(e["sparsity"] for e in evaluations),
-            limits=_limits(model),
-            changes=[c for c in changed_keys(record.config, schema) if _is_hyper_parameter(c)],
-            log=training_log(record, best),
-            best=best,
-            plan=record.plan,
-            steered=[f"{name} to {text.amount(value)}" for name, value in mapping(record.plan.get("targets")).items()],
-            rates=throughput_section(record)["median"],
-            seconds=mapping(mapping(record.status.get("stages")).get("train")).get("seconds")
-            or seconds_between(record.status.get("started"), record.status.get("finished")),
-            trainer=record.section("trainer"),
-            command=record.status.get("command"),
-            environment=record.environment,
-        )
-    )
+    retrieval = _is_retrieval(record, model)
+    texts = data.usage_examples or default_examples(retrieval=retrieval, classes=len(model.labels) > 1)
+    exports = export_rows(record.directory)
+    shown = data.widget or (widget(kind.pipeline_tag, texts) if data.generate_widget_examples else [])
+    return {
+        "front_matter": front_matter(record, data, title=title, kind=kind, widget=shown),
+        "title": title,
+        "kind": kind,
+        "model": model,
+        "model_id": data.model_id or record.section("publish").get("repo_id"),
+        "card_data": data,
+        "base": _base(record, data),
+        "card": {**record.section("card"), "language": _language(data), "license": data.license},
+        "data": mapping(record.environment.get("data")),
+        "datasets": [("Training data", d) for d in data.train_datasets] + [("Held-out data", d) for d in data.eval_datasets],
+        "sources": [published(s) for s in data_sources(record)] or [str(d.get("id") or d.get("name")) for d in data.train_datasets],
+        "scan": scan,
+        "held_out": [s for s in split_rows(record.data) if s.split == "eval"],
+        "statistics": percentiles(scan),
+        "losses": data.loss_facts(),
+        "citations": data.citations,
+        "retrieval": retrieval,
+        "texts": texts,
+        "evaluations": evaluations,
+        "widths": mean_widths(e["sparsity"] for e in evaluations),
+        "limits": _limits(model),
+        **_training(record, schema, directions, data),
+        "exports": export_table(exports),
+        "export_snippets": export_snippets(record.directory, exports, Usage(kind.name, texts, retrieval)),
+        "is_run": bool(record.status or record.config),
+        "environment": record.environment,
+    }
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("stpipe.cards", "templates"),
-        autoescape=False,  # Markdown; table cells go through the filter `cell`
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    filters: tuple[Callable[..., str], ...] = (
-        cell,
-        quoted,
-        with_article,
-        text.amount,
-        text.signed_percent,
-        yaml_block,
-        text.system_name,
-        text.capitalize_first,
-        text.score,
-        text.signed,
-        text.percent,
-        text.integer,
-        text.duration,
-        text.p_value,
-        text.plain_value,
-        text.statistic_name,
-    )
-    environment.filters.update({f.__name__: f for f in filters})
-    return environment
-
-
-def cell(value: Any) -> str:
-    """Text that cannot break out of a Markdown table or turn into HTML."""
-    return _escaped(" ".join(str(value).split()))
-
-
-def _escaped(plain: str) -> str:
-    return plain.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("`", "\\`")
-
-
-def quoted(value: str) -> str:
-    """A text in quotes with every blank of it, for prompts: a space at their end matters."""
-    return _escaped(json.dumps(value, ensure_ascii=False))
-
-
-def with_article(noun: str) -> str:
-    """A noun with its indefinite article."""
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
-
-
-def yaml_block(value: Mapping[str, Any]) -> str:
-    """A mapping as YAML for a fenced block."""
-    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, default_flow_style=None, width=100).strip()
+def _training(
+    record: RunRecord, schema: Mapping[str, Any], directions: Mapping[str, Better], data: SentenceTransformerModelCardData
+) -> Context:
+    """How the model was trained."""
+    best = best_step(record, directions)
+    command = record.status.get("command")
+    stages = mapping(record.status.get("stages"))
+    return {
+        "changes": [replace(c, value=published_value(c.value)) for c in changed_keys(record.config, schema) if is_hyper_parameter(c.key)],
+        "hyperparameters": data.all_hyperparameters,
+        "log": training_log(record, best),
+        "best": best,
+        "plan": record.plan,
+        "steered": [f"{name} to {text.amount(value)}" for name, value in mapping(record.plan.get("targets")).items()],
+        "rates": throughput_section(record)["median"],
+        "seconds": total(data.sessions, "seconds")
+        or mapping(stages.get("train")).get("seconds")
+        or seconds_between(record.status.get("started"), record.status.get("finished")),
+        "evaluation_seconds": total(data.sessions, "evaluation_seconds"),
+        "energy": measured_energy(data.sessions),
+        "resumed": len(record.status.get("resumed") or ()),
+        "trainer": record.section("trainer"),
+        "command": published_command(command) if command else None,
+    }
 
 
 def _evaluations(record: RunRecord, directions: Mapping[str, Better], kind: CardKind) -> list[dict[str, Any]]:
@@ -147,23 +147,15 @@ def _limits(model: ModelFacts) -> Mapping[str, int | None]:
     return limits if len(set(limits.values())) > 1 else {}
 
 
-def _base(record: RunRecord) -> dict[str, Any]:
+def _base(record: RunRecord, data: SentenceTransformerModelCardData) -> dict[str, Any]:
     """The start weights: a link to the Hub where that is certain, else the name, of a local directory only its last part."""
-    section = record.section("model")
-    name = section.get("name_or_path")
-    return {"hub": hub_id(name), "name": _place(str(name)) if name else None, "revision": section.get("revision")}
+    name = data.base_model
+    revision = data.base_model_revision or record.section("model").get("revision")
+    return {"hub": hub_id(name), "name": published(str(name)) if name else None, "revision": revision}
 
 
-def _place(source: str) -> str:
-    """A source as it may be published: Hub ids and URLs whole, of local paths the last part only."""
-    if "://" in source or hub_id(source):
-        return source
-    return source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-
-
-def _examples(record: RunRecord) -> Mapping[str, Any]:
-    """Rows of the training data by data set, when card.examples allows them."""
-    return mapping(record.data.get("examples")) if record.section("card").get("examples") else {}
+def _language(data: SentenceTransformerModelCardData) -> str | None:
+    return ", ".join(data.language) if isinstance(data.language, list | tuple) else data.language
 
 
 def _is_retrieval(record: RunRecord, model: ModelFacts) -> bool:
@@ -172,13 +164,3 @@ def _is_retrieval(record: RunRecord, model: ModelFacts) -> bool:
     tasks = {task(e.evaluator)[0] for e in record.evaluations}
     sides = {"query", "document"} & {*model.prompts, *model.routes}
     return bool(roles & RETRIEVAL_ROLES or tasks & RETRIEVAL_TASKS or sides)
-
-
-def _is_hyper_parameter(change: Change) -> bool:
-    leaf = change.key.rsplit(".", 1)[-1]
-    return not change.key.startswith(NOT_SHOWN) and leaf not in NOT_SHOWN_LEAVES and ".joins" not in change.key
-
-
-def _citations(losses: Iterable[LossFacts]) -> list[str]:
-    """BibTeX of the losses, each entry once."""
-    return list({entry_key(c): c for loss in losses for c in loss.citations}.values())

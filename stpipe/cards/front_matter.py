@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from stpipe.cards.data import SentenceTransformerModelCardData
+from stpipe.cards.energy import emissions
 from stpipe.cards.kinds import CardKind
-from stpipe.cards.losses import LossFacts
+from stpipe.cards.places import hub_id
+from stpipe.config.errors import ConfigError
 from stpipe.reports.quality import BASE_ORDER
 from stpipe.reports.run_record import RunRecord, mapping
 from stpipe.reports.sparsity import AT_DIMS
 
 LIBRARY = "sentence-transformers"
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+BLOCK = re.compile(r"\A---[ \t]*\n(.*?)\n---[ \t]*\n", re.S)
+NOT_IN_A_TYPE = re.compile(r"[^\w.-]+")  # what the Hub refuses in the type of a data set
 # Task names as the Hub shows them, by registered evaluator.
 TASKS: Mapping[str, tuple[str, str]] = {
     "information_retrieval": ("information-retrieval", "Information Retrieval"),
@@ -39,42 +43,65 @@ TASKS: Mapping[str, tuple[str, str]] = {
 KIND_TASKS = frozenset({"information_retrieval", "reranking", "triplet", "binary_classification", "nano_beir"})
 
 
-def front_matter(record: RunRecord, losses: tuple[LossFacts, ...], *, title: str, kind: CardKind) -> str:
+def front_matter(
+    record: RunRecord, data: SentenceTransformerModelCardData, *, title: str, kind: CardKind, widget: list[dict[str, Any]]
+) -> str:
     """The YAML between the dashes.
 
     Args:
         record: the run.
-        losses: its losses.
+        data: what it collected.
         title: name of the model.
         kind: the type of model.
+        widget: examples for the Hub's widget.
     """
-    card = record.section("card")
     results = list(_results(record, kind))
     fields: dict[str, Any] = {
-        "language": _listed(card.get("language")),
-        "license": card.get("license"),
-        "library_name": LIBRARY,
+        "language": _listed(data.language),
+        "license": data.license,
+        "library_name": data.library_name,
         "pipeline_tag": kind.pipeline_tag,
-        "tags": [*kind.tags, *_run_tags(record, losses)],
-        "base_model": hub_id(record.section("model").get("name_or_path")),
-        "datasets": list(dict.fromkeys(d for source in data_sources(record) if (d := hub_id(source)))) or None,
+        "tags": list(dict.fromkeys([*kind.tags, *_run_tags(record), *data.tags])),
+        "base_model": hub_id(data.base_model),
+        "datasets": _datasets(record, data) or None,
         "metrics": list(dict.fromkeys(r.metric_type for r in results)) or None,
+        "widget": widget,
+        "co2_eq_emissions": emissions(data.sessions),
     }
     if results:
         fields |= {"model_name": title, "eval_results": results}  # together they make the model-index
     return ModelCardData(**{k: v for k, v in fields.items() if v}).to_yaml().strip()
 
 
-def hub_id(name: Any) -> str | None:
-    """`name` when it can only be a Hub id: organisation and name, no scheme, nothing on this disk."""
-    if (
-        not isinstance(name, str)
-        or HUB_ID.fullmatch(name) is None
-        or ".." in name
-        or Path(name).suffix in (".jsonl", ".json", ".csv", ".parquet")
-    ):
-        return None
-    return None if Path(name).exists() else name
+def check_front_matter(text: str, *, where: str) -> None:
+    """Whether the Hub's own library reads the top of a card, without asking the Hub.
+
+    Args:
+        text: the whole card.
+        where: what made it, for the message.
+
+    Raises:
+        ConfigError: there is none, it is no YAML mapping, or its model-index is not one.
+    """
+    block = BLOCK.match(text)
+    if block is None:
+        raise ConfigError(
+            f"{where}: the card does not start with front matter. Expected: ---, YAML, --- (the variable front_matter has it)"
+        )
+    try:
+        found = yaml.safe_load(block[1])
+        if not isinstance(found, Mapping):
+            raise ValueError(f"expected a mapping, found {type(found).__name__}")
+        ModelCard(text, ignore_metadata_errors=False)
+    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise ConfigError(f"{where}: the front matter of the card is not what the Hub reads: {error}") from error
+
+
+def _datasets(record: RunRecord, data: SentenceTransformerModelCardData) -> list[str]:
+    """Hub ids of the training data: as recorded, else as configured."""
+    recorded = [d.get("id") for d in data.train_datasets]
+    configured = [hub_id(source) for source in data_sources(record)]
+    return list(dict.fromkeys(str(d) for d in (*recorded, *configured) if d))
 
 
 def data_sources(record: RunRecord) -> list[str]:
@@ -92,11 +119,14 @@ def task(evaluator: str, *, prefix: str = "") -> tuple[str, str]:
     return prefix + kind, prefix.replace("-", " ").title() + name
 
 
-def _run_tags(record: RunRecord, losses: tuple[LossFacts, ...]) -> list[str]:
+def _run_tags(record: RunRecord) -> list[str]:
+    """What the run was; nothing for a model of which there is no run."""
+    if not record.environment and not record.status:
+        return []
     rows = [mapping(d).get("rows") for d in mapping(record.environment.get("data")).values()]
     counts = [r for r in rows if isinstance(r, int)]
     size = [f"dataset_size:{sum(counts)}"] if counts and len(counts) == len(rows) else []
-    return ["generated_from_trainer", "stpipe", *size, *dict.fromkeys(f"loss:{n}" for loss in losses for n in loss.names)]
+    return ["generated_from_trainer", "stpipe", *size]
 
 
 def _results(record: RunRecord, kind: CardKind) -> Iterator[EvalResult]:
@@ -109,7 +139,7 @@ def _results(record: RunRecord, kind: CardKind) -> Iterator[EvalResult]:
                 yield EvalResult(
                     task_type=task_type,
                     task_name=name,
-                    dataset_type=evaluation.name,
+                    dataset_type=NOT_IN_A_TYPE.sub("-", evaluation.name),
                     dataset_name=evaluation.name.replace("_", " ").replace("-", " "),
                     metric_type=metric,
                     metric_name=metric.replace("_", " ").title(),
@@ -119,5 +149,6 @@ def _results(record: RunRecord, kind: CardKind) -> Iterator[EvalResult]:
 
 def _listed(value: Any) -> Any:
     """One code, or a list of them when they are separated by commas."""
-    parts = [p.strip() for p in str(value).split(",") if p.strip()] if value else []
+    given = value if isinstance(value, list | tuple) else str(value or "").split(",")
+    parts = [p.strip() for p in map(str, given) if p.strip()]
     return parts if len(parts) > 1 else next(iter(parts), None)

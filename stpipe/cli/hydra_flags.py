@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra._internal.hydra import Hydra
@@ -20,6 +22,7 @@ from stpipe.cli.failures import report_failure, stderr
 from stpipe.config.compose import hydra_overrides, open_loader
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.load import Loaded
+from stpipe.config.sweep import Sweep
 
 PARTLY_DONE = 5
 
@@ -67,7 +70,7 @@ def _multirun(hydra: Hydra, args: argparse.Namespace, overrides: Sequence[str], 
         codes.append(code)
         return code
 
-    with tempfile.TemporaryDirectory(prefix="stpipe-sweep-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="stpipe-sweep-") as scratch, in_sweep(Sweep.of(args.overrides)):
         # The sweeper leaves a record and a folder a job; the runs themselves write into run.dir.
         own = any(o.lstrip("+").startswith("hydra.sweep.dir=") for o in args.overrides)
         place = [] if own else [f"hydra.sweep.dir={scratch}"]
@@ -77,6 +80,21 @@ def _multirun(hydra: Hydra, args: argparse.Namespace, overrides: Sequence[str], 
     if not codes:
         raise ConfigError("the sweep has no jobs")
     return codes[0] if len(set(codes)) == 1 else PARTLY_DONE
+
+
+@contextmanager
+def in_sweep(sweep: Sweep) -> Iterator[None]:
+    """Inside, this process and all that it starts know which sweep their runs are part of."""
+    before = {name: os.environ.get(name) for name in sweep.variable()}
+    os.environ.update(sweep.variable())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _guarded(work: Callable[[], int]) -> int:

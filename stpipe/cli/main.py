@@ -15,7 +15,12 @@ VERBS: dict[str, str] = {
     "validate": "every check that needs no data and no weights; shows what a configuration resolves to",
     "prepare": "tokenise and cache the data, without accelerator",
     "evaluate": "run evaluators on an existing model",
+    "export": "write a model for other runtimes, and verify each export",
     "mine": "find hard negatives for pairs and write them as a data set",
+    "report": "write the report of a run anew, from the files in its directory",
+    "publish": "publish the model of a run to a Hub",
+    "track": "send a run, or what is missing of it, to experiment trackers",
+    "card": "write the model card of a run or of a saved model anew",
     "list": "recipes and options of each config group, one line each",
     "doctor": "versions, devices, caches, offline switches, what is missing",
 }

@@ -11,8 +11,9 @@ from stpipe.cli.failures import report_failure
 from stpipe.config.load import Loaded
 from stpipe.core.peers import ConnectedPeers
 from stpipe.core.world import find_world
-from stpipe.launch.local import DRY_RUN, INTERRUPTED, LOG, log_name
-from stpipe.launch.together import train_together
+from stpipe.launch.local import INTERRUPTED, LOG, TASK, log_name
+from stpipe.launch.task import Task
+from stpipe.launch.together import run_together
 
 
 def main() -> int:
@@ -22,10 +23,10 @@ def main() -> int:
     peers = None
     try:
         peers = ConnectedPeers(world)
-        return train_together(
+        return run_together(
             peers,
             handed_over,
-            dry_run=DRY_RUN in os.environ,
+            Task.from_text(os.environ[TASK]),
             at_start=lambda folder: move_log(folder, world.rank),
         )
     except KeyboardInterrupt:

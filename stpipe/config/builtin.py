@@ -14,12 +14,14 @@ MODULES: tuple[str, ...] = (
     "stpipe.data",
     "stpipe.evaluation",
     "stpipe.engine",
+    "stpipe.trackers",
+    "stpipe.export",
 )
 
 
-def load_components(imports: tuple[str, ...] = ()) -> None:
-    """Import stpipe's components, then the user's own modules (found as Python finds them, or in the current folder)."""
-    for module in MODULES:
+def load_components(imports: tuple[str, ...] = (), *, modules: tuple[str, ...] = MODULES) -> None:
+    """Import stpipe's components (those of `modules`), then the user's own modules (found as Python finds them, or in the current folder)."""
+    for module in modules:
         importlib.import_module(module)
     if imports and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

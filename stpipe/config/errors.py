@@ -74,9 +74,13 @@ class TrainingError(StpipeError):
 
 
 class PartialError(StpipeError):
-    """The weights are safe, but a later stage failed (exit 5)."""
+    """The weights are safe, but a later stage failed (exit 5). remedy: what finishes it, where that is not the command once more."""
 
     exit_code = 5
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        self.remedy = remedy
+        super().__init__(message)
 
 
 class MissingExtraError(ConfigError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from stpipe.config.build import to_root
@@ -12,6 +13,7 @@ from stpipe.config.compose.with_profile import KEY
 from stpipe.config.decode import Decoder
 from stpipe.config.errors import ConfigError
 from stpipe.config.origins import Origins
+from stpipe.config.recipe_changes import recipe_changes
 from stpipe.config.redact import redact_secrets
 from stpipe.config.resolve import name_components, public, settle
 from stpipe.config.rules import Finding, check
@@ -26,7 +28,7 @@ class Loaded:
 
     values: decoded, all defaults filled in, plain JSON; recipe: its name or None; warnings: what deserves a look;
     metrics: valid names of trainer.best_metric; choices: config group -> option chosen; origins: where each value was
-    set; schema: what it was decoded by.
+    set; schema: what it was decoded by; find_changes: gives `changes`, which costs another composition.
     """
 
     values: dict[str, Any]
@@ -36,6 +38,12 @@ class Loaded:
     choices: dict[str, Any] = field(default_factory=dict)
     origins: Origins = field(default_factory=Origins)
     schema: Schema = field(default_factory=dict)
+    find_changes: Callable[[], list[dict[str, Any]]] = list
+
+    @property
+    def changes(self) -> list[dict[str, Any]]:
+        """What differs from the recipe (config/recipe_changes.py), without secrets."""
+        return self.find_changes()
 
     def as_json(self) -> dict[str, Any]:
         """What another process of the run needs, as plain JSON; it holds secrets, so it is never written to a file."""
@@ -47,13 +55,22 @@ class Loaded:
             "metrics": list(self.metrics),
             "choices": dict(self.choices),
             "from_environment": hidden,
+            "changes": self.changes,
         }
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> Loaded:
         """Take back what `as_json` gave."""
         origins = Origins(from_environment={tuple(path): text for path, text in found["from_environment"]})
-        return Loaded(found["values"], found["recipe"], found["warnings"], tuple(found["metrics"]), found["choices"], origins)
+        return Loaded(
+            found["values"],
+            found["recipe"],
+            found["warnings"],
+            tuple(found["metrics"]),
+            found["choices"],
+            origins,
+            find_changes=lambda: list(found["changes"]),
+        )
 
 
 def load_config(
@@ -80,6 +97,21 @@ def load_config(
     return load_composed(composed)
 
 
+def load_saved(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration that a run directory holds, with overrides, decoded but for nothing else checked: its data may be elsewhere by now.
+
+    Raises:
+        ConfigError: it holds none, or an override does not fit.
+    """
+    composed = compose(overrides, from_dir=folder)
+    decoder = Decoder(composed.schema, composed.origins)
+    values = decoder.read(name_components(composed.values, composed.schema))
+    problems = [*composed.problems, *decoder.problems]
+    if problems:
+        raise ConfigError(problems)
+    return values
+
+
 def load_composed(composed: Composed) -> Loaded:
     """The later half of `load_config`, from a composition."""
     schema, origins = composed.schema, composed.origins
@@ -96,7 +128,14 @@ def load_composed(composed: Composed) -> Loaded:
     if problems:
         raise ConfigError(problems)
     return Loaded(
-        values, composed.recipe, [*composed.warnings, *warnings, *finding.warnings], finding.metrics, composed.choices, origins, schema
+        values,
+        composed.recipe,
+        [*composed.warnings, *warnings, *finding.warnings],
+        finding.metrics,
+        composed.choices,
+        origins,
+        schema,
+        partial(recipe_changes, values, origins, composed.recipe_alone),
     )
 
 

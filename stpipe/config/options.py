@@ -12,7 +12,8 @@ from typing import Any
 from stpipe.config.schema import Schema, component, definition, members, slot_group
 
 ROOT_OPTION = "stpipe_defaults"
-DEFAULT_EVALUATOR = "dev"
+#: Name under which an option of a group of named components stands; where there is none, its own.
+NAMES = {"evaluator": "dev"}
 
 
 def option_groups(schema: Schema) -> dict[str, bool]:
@@ -37,7 +38,7 @@ def option_values(schema: Schema, group: str, name: str, *, defaults: bool) -> d
     if chosen is None:
         return None
     values = {"name": chosen["x-name"], **(object_defaults(schema, chosen) if defaults else {})}
-    return {DEFAULT_EVALUATOR: values} if option_groups(schema)[group] else values
+    return {NAMES.get(group, str(chosen["x-name"])): values} if option_groups(schema)[group] else values
 
 
 def object_defaults(schema: Schema, node: Schema) -> dict[str, Any]:

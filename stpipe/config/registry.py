@@ -78,15 +78,20 @@ class Registry:
 
 
 MODELS = Registry("model", facts=("kind", "similarities", "sparsity", "routes", "lookups"))
-LOSSES = Registry("loss", facts=("coupling", "counts", "formats", "kinds", "wraps", "label_range", "sparsity", "num_outputs", "teachers"))
+LOSSES = Registry(
+    "loss",
+    facts=("coupling", "counts", "formats", "kinds", "wraps", "label_range", "sparsity", "num_outputs", "margins", "teachers", "learns"),
+)
 SAMPLERS = Registry("sampler", facts=("needs_label",))
 EVALUATORS = Registry("evaluator", facts=("kinds", "formats", "metrics", "num_outputs"))
 OPTIMIZERS = Registry("optimizer")
 SCHEDULERS = Registry("scheduler")
-STRATEGIES = Registry("strategy", facts=("couplings",))
+STRATEGIES = Registry("strategy", facts=("couplings", "trains_objectives"))
 BACKENDS = Registry("backend", facts=("devices", "precisions", "distributed", "shards_parameters"))
 CALLBACKS = Registry("callback")
+EXPORTS = Registry("export", facts=("kinds", "extra", "runtime"))
+TRACKERS = Registry("tracker", facts=("package", "extra"))
 
 REGISTRIES: dict[str, Registry] = {
-    r.group: r for r in (MODELS, LOSSES, SAMPLERS, EVALUATORS, OPTIMIZERS, SCHEDULERS, STRATEGIES, BACKENDS, CALLBACKS)
+    r.group: r for r in (MODELS, LOSSES, SAMPLERS, EVALUATORS, OPTIMIZERS, SCHEDULERS, STRATEGIES, BACKENDS, CALLBACKS, TRACKERS, EXPORTS)
 }

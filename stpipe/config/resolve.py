@@ -23,12 +23,16 @@ from stpipe.config.mining import embed_models, format_in_training
 from stpipe.config.options import object_defaults
 from stpipe.config.origins import Origins, Path, at
 from stpipe.config.schema import Schema, component
+from stpipe.config.teaching import embed_teachers, format_when_taught, untaught_format
 
 FIXED = {"model": "dense", "optimizer": "adamw", "scheduler": "linear"}
 #: Keys that do not change what is trained, so they have no part in the derived name of a run.
 NAMELESS = (
     "run",
     "card",
+    "tracker",
+    "export",
+    "publish",
     "imports",
     "trainer.resume",
     "trainer.progress",
@@ -54,7 +58,9 @@ def name_components(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]
     mine = named.get("mine") if isinstance(named.get("mine"), dict) else None
     mine_defaults = object_defaults(schema, schema["$defs"]["MineSection"]) if mine is not None else {}
     for name, _, section in sections:
-        loss = defaults.get(format_in_training(section, mine, mine_defaults) or "")
+        teacher = section.get("teacher") or at(named, ("dataset", "teacher"))
+        fmt = format_when_taught(format_in_training(section, mine, mine_defaults), teacher)
+        loss = defaults.get(fmt or "")
         if loss and name != "default" and named.get("loss") is None and isinstance(section, dict):
             _give(section, "loss", loss)
         elif loss and name == "default":
@@ -172,7 +178,7 @@ def settle(
     """
     _inherit(values["dataset"], at(given, ("dataset",), {}))
     problems, warnings = _embed(values["dataset"], origins) if values["dataset"]["embedded"] else ([], [])
-    warnings += embed_models(values, origins)
+    warnings += [*embed_models(values, origins), *embed_teachers(values, origins)]
     run = values["run"]
     if repeats is not None and run["name"] == repeats.get("name"):
         run["name"] = f"{run['name']}-repeat"
@@ -205,6 +211,8 @@ def _embed(dataset: dict[str, Any], origins: Origins) -> tuple[list[Problem], li
             message = "required for embedded data: say what format the data has that the docstring pairs stand in for"
             problems.append(Problem(key, message, origins.where(path)))
             continue
+        if section.get("teacher") is not None:  # it labels the docstring pairs, too
+            fmt = untaught_format(fmt)
         if isinstance(section, dict) and not str(section["train"]).startswith(STANDARD_LIBRARY):
             if section["train"] is not None:
                 warnings.append(

@@ -3,8 +3,8 @@
 They read decoded values and the facts that the schema records of each component, so they need no torch. Each rule is one
 function from the `Rules` (values, schema, places) to findings; a new rule is a function and a line in RULES. Rules about
 metrics are in `metric_rules`, those about data in `data_rules`, those about backends in `backend_rules`, those about sparse models in `sparse_rules`,
-those about cross-encoders in `cross_encoder_rules`, those about mining in `mining`. Rules about losses and evaluators see
-the data as mining leaves it.
+those about cross-encoders in `cross_encoder_rules`, those about mining in `mining`, those about teachers and guides in `teaching_rules`,
+those about trackers and publishing in `tracker_rules`, about exports in `export_rules`, about the card in `card_rules`. Rules about losses and evaluators see the data as mining and teachers leave it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from stpipe.config.backend_rules import BACKEND_RULES
+from stpipe.config.card_rules import CARD_PLACES, CARD_RULES
 from stpipe.config.cross_encoder_rules import CROSS_ENCODER_RULES
 from stpipe.config.data_format import known_format, sources
 from stpipe.config.data_rules import DATA_RULES, places_exist
+from stpipe.config.export_rules import EXPORT_RULES, exports_are_installed
 from stpipe.config.finding import Finding, Rules
 from stpipe.config.formats import FORMATS, LABEL
 from stpipe.config.metric_rules import METRIC_RULES
@@ -24,13 +26,16 @@ from stpipe.config.mining import MINING_RULES, after_mining, mined_places_exist
 from stpipe.config.origins import dotted
 from stpipe.config.schema import Schema, members
 from stpipe.config.sparse_rules import SPARSE_RULES
+from stpipe.config.teaching import after_teaching
+from stpipe.config.teaching_rules import TEACHER_DATA_RULES, TEACHING_RULES, teacher_places_exist
+from stpipe.config.tracker_rules import TRACKER_RULES, trackers_are_installed
 from stpipe.config.used_losses import UsedLoss, counts_differ, losses
 
 __all__ = ["Finding", "check"]
 
 SMALL_BATCH = 16
 #: Rules about what there is on this machine.
-HERE = (places_exist, mined_places_exist)
+HERE = (places_exist, mined_places_exist, teacher_places_exist, trackers_are_installed, exports_are_installed, *CARD_PLACES)
 
 
 def check(values: Mapping[str, Any], schema: Schema, origins: Any, *, elsewhere: bool = False) -> Finding:
@@ -44,11 +49,14 @@ def check(values: Mapping[str, Any], schema: Schema, origins: Any, *, elsewhere:
     """
     rules = Rules(values, schema, origins)
     kind = str(rules.component("model", values["model"]["name"]).get("x-kind"))
-    trained = replace(rules, values=after_mining(values, kind))
-    for rule in (*DATA_RULES, *MINING_RULES):
+    mined = replace(rules, values=after_mining(values, kind))
+    trained = replace(rules, values=after_teaching(mined.values))
+    for rule in (*DATA_RULES, *MINING_RULES, *TRACKER_RULES, *EXPORT_RULES, teacher_places_exist, *CARD_PLACES):
         if not (elsewhere and rule in HERE):
             rule(rules)
-    for rule in (*RULES, *BACKEND_RULES, *SPARSE_RULES, *CROSS_ENCODER_RULES, *METRIC_RULES):
+    for rule in TEACHER_DATA_RULES:
+        rule(mined)
+    for rule in (*RULES, *BACKEND_RULES, *SPARSE_RULES, *CROSS_ENCODER_RULES, *TEACHING_RULES, *METRIC_RULES, *CARD_RULES):
         rule(trained)
     return rules.finding
 
@@ -93,15 +101,6 @@ def loss_and_model(rules: Rules) -> None:
             rules.warn(f"{dotted(key)} is {used}, but model.similarity is {model['similarity']}: trained for one and used with the other")
 
 
-def loss_and_teachers(rules: Rules) -> None:
-    """Losses that look at another model's representations while they train, which no run computes yet."""
-    for loss in losses(rules):
-        teachers = loss.facts.get("x-teachers")
-        if teachers:
-            what = f"loss '{loss.name}' needs the representations of another model ({', '.join(teachers)}), which runs cannot compute yet"
-            rules.problem((*loss.path, "name"), f"{what}; its formula is there for Python (docs/losses.md)")
-
-
 def loss_and_strategy(rules: Rules) -> None:
     """Coupling of the loss against those that the strategy can compute."""
     strategy = rules.values["strategy"]["name"]
@@ -132,6 +131,22 @@ def _counts_and_strategy(rules: Rules, strategy: str) -> None:
                 ("strategy", "name"),
                 f"'{strategy}' computes part by part, but the losses of data set '{source}' are means over what differs in number ({found}), "
                 "so the parts would shift their weights. Use strategy recompute",
+            )
+
+
+def parameters_and_strategy(rules: Rules) -> None:
+    """Losses with parameters of their own under a strategy that does not train these."""
+    strategy = rules.values["strategy"]["name"]
+    if rules.component("strategy", strategy).get("x-trains_objectives", True):
+        return
+    for loss in losses(rules, wrappers=True):
+        learns = loss.facts.get("x-learns")
+        if learns == "always" or (learns is not None and loss.values.get(learns)):
+            why = f"'{loss.name}'" + ("" if learns == "always" else f" with {dotted((*loss.path, learns))}")
+            rules.problem(
+                ("strategy", "name"),
+                f"'{strategy}' does not train what a loss learns itself, but {dotted((*loss.path, 'name'))} = {why} has parameters of its own. "
+                "Use strategy recompute, which takes the same memory",
             )
 
 
@@ -205,8 +220,8 @@ RULES: tuple[Callable[[Rules], None], ...] = (
     loss_and_format,
     loss_is_known,
     loss_and_model,
-    loss_and_teachers,
     loss_and_strategy,
+    parameters_and_strategy,
     in_batch_negatives,
     better_known_losses,
     prefixes,

@@ -36,6 +36,31 @@ class RunSection:
 
 
 @dataclass(frozen=True)
+class TeacherSection:
+    """Labels that a frozen model gives the rows of a data set before training, in the place of any that the data hold."""
+
+    model: str = option(
+        help="Directory, `package://MODULE/SUBDIR` or Hub id of an embedding model, dense or sparse, or for scores and margins also of a cross-encoder with one output."
+    )
+    output: Literal["embeddings", "scores", "margins"] = option(
+        help="embeddings: of the anchor, which all texts of the row are to match. scores: of anchor or query with each of its texts, the positive first. margins: score of the positive minus that of each negative.",
+    )
+    similarity: Literal["cosine", "dot", "euclidean", "manhattan"] | None = option(
+        None, help="What the score of two embeddings is; distances are negated. None: the teacher's own."
+    )
+    activation: Literal["Identity", "Sigmoid"] | None = option(
+        None, help="What the outputs of a cross-encoder go through; Identity leaves logits, whose margins do not saturate. None: its own."
+    )
+    query_prompt: str | None = option(
+        None,
+        help="Put before anchors and queries. None: the teacher's own for queries, in formats for retrieval (see Lengths and prompts).",
+    )
+    document_prompt: str | None = option(None, help="Put before all other texts; None as for query_prompt.")
+    revision: str | None = option(None, help="Branch, tag or commit of a Hub model.")
+    batch_size: int = option(32, ge=1, help="Texts, or pairs, of a forward through the teacher.")
+
+
+@dataclass(frozen=True)
 class SourceSection:
     """Where rows come from and what their columns mean. The keys of one data set."""
 
@@ -73,6 +98,10 @@ class SourceSection:
     routes: Mapping[str, str] = option(
         help="Role -> route through a model with a Router; absent: `query` for anchors and queries, `document` for all others.",
         factory=dict,
+    )
+    teacher: TeacherSection | None = option(
+        None,
+        help="Labels by a teacher for training rows and held-out ones (not for those with a format of their own); None: those of the data.",
     )
     loss: Any = option(None, component="loss", help="Loss of this data set; None is the top-level loss.")
     weight: float = option(1.0, gt=0, help="Share of batches under sampler.mixing=weighted, relative to the other data sets.")
@@ -114,6 +143,10 @@ class MineSection:
 
     model: str | None = option(
         None, help="Embedding model that finds candidates, dense or sparse; None is the start weights of the run where they are one."
+    )
+    static: bool = option(
+        False,
+        help="Find candidates with a static embedding distilled from that model: a look-up a token in place of a forward, hundreds of times as fast, and coarser.",
     )
     cross_encoder: str | None = option(
         None,
@@ -214,7 +247,24 @@ class CardSection:
     language: str | None = option(None, help="Language code of the model, like en.")
     license: str | None = option(None, help="Licence identifier of the Hub, like apache-2.0; unknown is stated, never guessed.")
     model_name: str | None = option(None, help="Name in the card's title; None is run.name.")
-    examples: bool = option(False, help="Show three rows of the training data in the card. Off: data may be private.")
+    examples: bool = option(False, help="Show three rows of each data set, and texts of it as examples of use. Off: data may be private.")
+    template: str | None = option(None, help="Jinja file of your own for the card (docs/cards.md); None takes that of the kind of model.")
+    energy: str | None = option(
+        None,
+        help="Measure energy with codecarbon (extra energy), and state emissions at the electricity mix of this country (three letters, like DEU); None measures nothing.",
+    )
+
+
+@dataclass(frozen=True)
+class PublishSection:
+    """Publishing the model to a Hub. Happens only where this section is set; the token comes from the environment (HF_TOKEN) or `hf auth login`."""
+
+    repo_id: str = option(help="Repository, OWNER/NAME; it is made where there is none.")
+    private: bool = option(True, help="Make a new repository private; one that exists stays as it is.")
+    revision: str | None = option(None, help="Branch, made where there is none; None is the main one.")
+    checkpoints: bool = option(False, help="Also at each checkpoint, in the background: the model as it is then, a commit each.")
+    exports: bool = option(False, help="Also the verified exports, below exports/.")
+    message: str | None = option(None, help="Message of the commit; None names the run.")
 
 
 @dataclass(frozen=True)
@@ -237,6 +287,17 @@ class RootConfig:
     trainer: TrainerSection = option(help="The loop.", factory=TrainerSection)
     run: RunSection = option(help="Identity and place.", factory=RunSection)
     card: CardSection = option(help="Model card.", factory=CardSection)
+    tracker: Mapping[str, Any] = option(
+        help="Experiment trackers by name; `tracker=[mlflow,tensorboard]` takes several. None of them can fail a run.",
+        factory=dict,
+        component="tracker",
+    )
+    export: Mapping[str, Any] = option(
+        help="Exports by name: the model for other runtimes, each verified and put into exports/NAME. The model itself is saved in any case.",
+        factory=dict,
+        component="export",
+    )
+    publish: PublishSection | None = option(None, help="Publishing to a Hub; None publishes nothing.")
     imports: tuple[str, ...] = option(help="Modules to import first, so that their components can be chosen by name.", factory=tuple)
     offline: bool = option(
         False, help="Never ask a hub: sets HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE and HF_DATASETS_OFFLINE before anything is imported."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -72,12 +72,14 @@ class TextColumn:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch of one data set. row (B,) int64: row number in the prepared data; source: name of the data set."""
+    """One batch of one data set. row (B,) int64: row number in the prepared data; source: name of the data set; teacher: name of a
+    frozen model -> role -> (B, D) what it makes of the text of each row, where a loss wants that (a guide)."""
 
     columns: Mapping[str, TextColumn]
     targets: Targets
     row: Tensor
     source: str = "default"
+    teacher: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.row.numel()
@@ -95,11 +97,15 @@ class Batch:
         if targets.scores is not None and longest and targets.scores.shape[1] == longest[0][0]:
             # The scores of a list are as wide as the longest list, which may be in another part.
             targets = replace(targets, scores=targets.scores[:, : longest[0][1]])
-        return Batch(columns, targets, self.row[on_device], self.source)
+        return Batch(columns, targets, self.row[on_device], self.source, self._map_teacher(lambda x: x[index.to(x.device)]))
 
     def to(self, device: torch.device | str) -> Batch:
         columns = {
             role: replace(c, tokens=c.tokens.to(device), text_id=c.text_id.to(device, non_blocking=True))
             for role, c in self.columns.items()
         }
-        return Batch(columns, self.targets.to(device), self.row.to(device, non_blocking=True), self.source)
+        teacher = self._map_teacher(lambda x: x.to(device, non_blocking=True))
+        return Batch(columns, self.targets.to(device), self.row.to(device, non_blocking=True), self.source, teacher)
+
+    def _map_teacher(self, change: Callable[[Tensor], Tensor]) -> dict[str, dict[str, Tensor]]:
+        return {name: {role: change(x) for role, x in roles.items()} for name, roles in self.teacher.items()}

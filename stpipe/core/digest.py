@@ -32,8 +32,8 @@ def folder_digest(folder: Path) -> str:
 
 
 def write_manifest(folder: Path) -> None:
-    """Note the hash of every file that is in the folder now."""
-    files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
+    """Note the hash of every file that is below the folder now."""
+    files = {p.relative_to(folder).as_posix(): file_digest(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     (folder / MANIFEST).write_text(json.dumps({"files": files}))
 
 

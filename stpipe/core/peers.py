@@ -19,6 +19,7 @@ from typing import Any
 import torch.distributed as dist
 
 from stpipe.config.errors import StpipeError, TrainingError
+from stpipe.core.exchange import Exchange
 from stpipe.core.watch import Failure, Watch
 from stpipe.core.world import World
 
@@ -47,6 +48,7 @@ class Peers:
 
     rank = 0
     size = 1
+    local_rank = 0
 
     @property
     def is_main(self) -> bool:
@@ -64,6 +66,10 @@ class Peers:
 
     def all_here(self, name: str) -> None:
         """Wait until every process is at this place."""
+
+    def exchange(self, name: str) -> Exchange | None:
+        """Messages of rank 0 to the others and their answers; None where there are no others. Every process opens it."""
+        return None
 
     def begin(self) -> None:
         """A run begins; there may have been others in the same processes."""
@@ -91,7 +97,7 @@ class ConnectedPeers(Peers):
     """
 
     def __init__(self, world: World, *, lost_after: float = LOST_AFTER) -> None:
-        self.world, self.rank, self.size = world, world.rank, world.size
+        self.world, self.rank, self.size, self.local_rank = world, world.rank, world.size, world.local_rank
         # Under torchrun the agent has the store already.
         self.hosts_store = world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         prefix = f"stpipe/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
@@ -119,42 +125,48 @@ class ConnectedPeers(Peers):
             time.sleep(0.05)
 
     def decided(self, name: str, decide: Callable[[], Any]) -> Any:
-        key = self._key("value", name)
+        key = self.key("value", name)
         if self.is_main:
             value = decide()
             self.store.set(key, json.dumps(value))
             return value
-        self._wait(key)
+        self.wait(key)
         return json.loads(self.store.get(key))
 
     @contextmanager
     def main_first(self, name: str) -> Iterator[None]:
-        key = self._key("first", name)
+        key = self.key("first", name)
         if not self.is_main:
-            self._wait(key)
+            self.wait(key)
         yield
         if self.is_main:
             self.store.set(key, "1")
 
     def all_here(self, name: str) -> None:
-        key = self._key("here", name)
+        key = self.key("here", name)
         if self.store.add(key, 1) == self.size:
             self.store.set(f"{key}/all", "1")
-        self._wait(f"{key}/all")
+        self.wait(f"{key}/all")
+
+    def exchange(self, name: str) -> Exchange | None:
+        return Exchange(self, name) if self.size > 1 else None
 
     def begin(self) -> None:
         self.runs += 1
         self._uses = {}  # a run that failed has left the processes at different places
         self.watch.begin(str(self.runs))
 
-    def _key(self, kind: str, name: str) -> str:
+    def key(self, kind: str, name: str) -> str:
         """Every use of a name in a run has a key of its own; all processes use the names in the same order."""
         number = self._uses[name] = self._uses.get(name, 0) + 1
         return f"{self.runs}/{kind}/{name}/{number}"
 
-    def _wait(self, key: str) -> None:
-        """Until a key is set, however long that takes; another process that fails ends the wait."""
-        pause, longest = POLL
+    def wait(self, key: str, *, longest: float = POLL[1]) -> None:
+        """Until a key is set, however long that takes; another process that fails ends the wait.
+
+        longest: seconds between two looks, in the end.
+        """
+        pause = POLL[0]
         while not self.store.check([key]):
             failure = self.watch.failure
             if failure is not None:

@@ -16,6 +16,9 @@ from stpipe.config.formats import negative_roles
 from stpipe.core.batch import Targets
 from stpipe.core.result import LossOutput
 
+#: Keys of RepBatch.teacher: a frozen model that says which negatives are none, and a copy of the model that is trained beside it.
+GUIDE, TWIN = "guide", "twin"
+
 
 @dataclass(frozen=True)  # no slots: ZeRO-3 looks with vars() for the tensors of what a module returns
 class Rep:
@@ -71,7 +74,11 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class RepBatch:
-    """What a loss gets. row (B,) global row id of each local anchor, row_all (M,) of the whole gather group."""
+    """What a loss gets. row (B,) global row id of each local anchor, row_all (M,) of the whole gather group.
+
+    teacher: name of another model -> role -> what it makes of the role's texts. A guide's stay as they are; a twin's are treated like
+    those of the model, because it is trained with it.
+    """
 
     columns: Mapping[str, Column]
     row: Tensor
@@ -115,17 +122,22 @@ class RepBatch:
 
     def map_reps(self, fn: Callable[[Tensor], Tensor]) -> RepBatch:
         """Every representation, and vector targets too, with `fn` applied to its values."""
-        columns = {role: replace(c, local=c.local.map(fn), all=c.all.map(fn)) for role, c in self.columns.items()}
         vectors = {role: fn(v) for role, v in self.targets.vectors.items()}
-        return replace(self, columns=columns, targets=replace(self.targets, vectors=vectors))
+        return replace(self._with_trained(lambda rep: rep.map(fn)), targets=replace(self.targets, vectors=vectors))
 
     def view(self, name: str) -> RepBatch:
         """Every representation replaced by one of its extras."""
 
-        def swap(rep: Rep) -> Rep:
-            return replace(rep, values=rep.extras[name])
+        return self._with_trained(lambda rep: replace(rep, values=rep.extras[name]))
 
-        return replace(self, columns={r: replace(c, local=swap(c.local), all=swap(c.all)) for r, c in self.columns.items()})
+    def _with_trained(self, change: Callable[[Rep], Rep]) -> RepBatch:
+        """The batch with every representation changed that comes from a model that is trained."""
+
+        def changed(columns: Mapping[str, Column]) -> dict[str, Column]:
+            return {role: replace(c, local=change(c.local), all=change(c.all)) for role, c in columns.items()}
+
+        twin = {TWIN: changed(self.teacher[TWIN])} if TWIN in self.teacher else {}
+        return replace(self, columns=changed(self.columns), teacher={**self.teacher, **twin})
 
     @staticmethod
     def from_values(

@@ -21,6 +21,7 @@ from stpipe.data.texts import TextRole, missing_as_empty
 EXAMPLES = 5
 HASHED_AT_ONCE = 65536
 PERCENTILES = (5, 50, 95, 99)
+LENGTH_BINS = 40
 MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -155,7 +156,19 @@ def role_stats(source: PreparedSource, role: str) -> RoleStats:
         source.max_lengths[role],
         tokens,
         float((full > cut).mean()) if full.size else 0.0,
+        length_histogram(full),
     )
+
+
+def length_histogram(lengths: np.ndarray) -> dict[str, Any]:
+    """Counts of lengths (N,) in at most LENGTH_BINS bins of equal whole width up to their 99th percentile; the rest is in the last bin."""
+    if lengths.size == 0:
+        return {}
+    top = max(int(np.ceil(np.percentile(lengths, 99))), 1)
+    width = -(-top // LENGTH_BINS)
+    edges = np.arange(0, top + width, width)
+    counts = np.histogram(np.minimum(lengths, edges[-1] - 1), bins=edges)[0]
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
 def label_stats(source: PreparedSource) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from stpipe.config.errors import ConfigError, DataError, Problem
 from stpipe.config.formats import FORMATS, LABEL, Format, negative_roles
 from stpipe.config.sections import SourceSection
+from stpipe.config.teaching import OUTPUTS, taught_format, untaught_format
 from stpipe.data.joins import join_column
 from stpipe.data.labels import Labels, detect_format, encode_labels
 from stpipe.data.roles import RoleMap, resolve_roles
@@ -51,12 +52,16 @@ def load(section: SourceSection, request: SourceRequest, *, path: str, classes: 
         path: configuration path of the data set, for messages.
         classes: names of classes that already have numbers (those of the training data).
     """
+    if section.teacher is not None and request.format is not None:
+        request = replace(request, format=untaught_format(request.format))
     raw = open_source(request).flattened()
     if len(raw) == 0:
         raise DataError(f"{raw.origin}: found no rows, expected at least one.")
     roles = resolve_roles(raw.table.column_names, section.columns, origin=raw.origin, key=path)
     if request.format is not None and not section.columns:
         roles = _only(roles, FORMATS[request.format])
+    if section.teacher is not None:
+        return _to_be_taught(section, request, raw, roles, path)
     label = roles.columns.get(LABEL)
     array = None if label is None else raw.table[label]
     fmt = detect_format(roles.texts, array, request.format, raw=raw, column=label or "")
@@ -69,6 +74,26 @@ def load(section: SourceSection, request: SourceRequest, *, path: str, classes: 
     loaded = Loaded(raw, roles, fmt, texts, labels, np.arange(len(raw)))
     _check_lists(loaded)
     return loaded
+
+
+def _to_be_taught(section: SourceSection, request: SourceRequest, raw: RawTable, roles: RoleMap, path: str) -> Loaded:
+    """Rows without a label, in the format that their teacher's labels will make them (data/teaching.py)."""
+    assert section.teacher is not None
+    columns = {role: column for role, column in roles.columns.items() if role != LABEL}
+    texts = RoleMap(columns, tuple(c for c in raw.table.column_names if c not in columns.values()), roles.how)
+    asked = section.format or request.format
+    if asked is not None and not any(FORMATS[name].fits(texts.texts) for name in (asked, untaught_format(asked))):
+        raise DataError(
+            f"{raw.origin}: format {asked} has the texts {', '.join(FORMATS[untaught_format(asked)].least_roles())}; "
+            f"found {', '.join(texts.texts)}. Correct {path}.columns or {path}.format."
+        )
+    output = section.teacher.output
+    fmt = taught_format(texts.texts, output)
+    if fmt is None:
+        fitting = [o for o in OUTPUTS if taught_format(texts.texts, o) is not None]
+        what = f"a teacher has no {output} for rows of {', '.join(texts.texts)} ({raw.origin}). Outputs for these: {', '.join(fitting) or 'none'}"
+        raise ConfigError(Problem(f"{path}.teacher.output", what))
+    return Loaded(raw, texts, fmt, _texts(section, request, raw, texts, path), None, np.arange(len(raw)))
 
 
 def _only(roles: RoleMap, fmt: Format) -> RoleMap:

@@ -13,10 +13,12 @@ from stpipe.core.tokenize import RoleTokenizer
 from stpipe.data import checks
 from stpipe.data.load import Loaded, load
 from stpipe.data.prepared import PreparedSource
+from stpipe.data.provenance import provenance
 from stpipe.data.report import Finding, ScanReport, SplitScan
 from stpipe.data.sources import SourceRequest, has_own_split
 from stpipe.data.split import cap, hold_out
 from stpipe.data.teacher import Teacher
+from stpipe.data.teaching import Teach, taught
 from stpipe.data.write import Encoding, TokenizeOptions, tokenizer_fingerprint, write_prepared
 
 EVAL_SPLITS = ("validation", "dev", "test", "eval")
@@ -49,6 +51,7 @@ def prepare(
     offline: bool = False,
     label_ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
     teacher: Teacher | None = None,
+    teach: Teach | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PreparedData:
     """Prepare all data sets of a run. Safe to call from several processes at once: the work is done by one.
@@ -61,6 +64,7 @@ def prepare(
         offline: ask no hub.
         label_ranges: data set -> labels that its loss can make sense of; `dataset.checks.label_min` and `label_max` come first.
         teacher: scores embedded data in the formats triplet-score and n-tuple-scores.
+        teach: gives the rows of data sets with `teacher` their labels.
         progress: called with (what, done, total).
     """
     options = TokenizeOptions(section.cache_dir, section.num_proc, progress)
@@ -70,6 +74,10 @@ def prepare(
     scans: dict[str, dict[str, SplitScan]] = {}
     seen: set[str] = set()
     for name, source, path, sides in _all_sides(section, offline=offline, label_ranges=label_ranges, teacher=teacher):
+        for split, side in sides.items():
+            if source.teacher is not None and side.loaded.labels is None and side.loaded.format.label is not None:
+                limits = _limits(section, (label_ranges or {}).get(name, (None, None)))
+                side.loaded = taught(side.loaded, source.teacher, teach, path=f"{path}.teacher", split=split, limits=limits)
         scans[name] = {}
         roles = {role for side in sides.values() for role in side.loaded.texts.roles}
         seen |= roles
@@ -89,11 +97,11 @@ def read_splits(
     label_ranges: Mapping[str, tuple[float | None, float | None]] | None = None,
     teacher: Teacher | None = None,
 ) -> dict[str, dict[str, Loaded]]:
-    """Data set -> split ("train", and "eval" where rows are held out) -> the rows that `prepare` would tokenise.
-
-    Arguments are those of `prepare`.
+    """Data set -> split ("train", and "eval" where rows are held out) -> the rows that `prepare` would tokenise, without labels of
+    teachers. Arguments are those of `prepare`.
     """
-    found = _all_sides(section, offline=offline, label_ranges=label_ranges, teacher=teacher)
+    untaught = {name: replace(source, teacher=None) for name, source in section.sources.items()}
+    found = _all_sides(replace(section, teacher=None, sources=untaught), offline=offline, label_ranges=label_ranges, teacher=teacher)
     return {name: {split: side.loaded for split, side in sides.items()} for name, _, _, sides in found}
 
 
@@ -195,10 +203,13 @@ def _held_out(
         key=f"{path}.eval",
         splits=wanted,
         optional_split=source.eval_split is None,
-        format=source.eval_format or train.loaded.format.name,
+        # A teacher's label is no part of what is read.
+        format=source.eval_format or (source.format if source.teacher is not None else train.loaded.format.name),
         rows=source.eval_rows,
     )
     known = train.loaded.labels.classes if train.loaded.labels is not None else None
+    if source.eval_format is not None:  # rows with a format of their own have labels of their own
+        source = replace(source, teacher=None)
     side = _checked(load(source, asked, path=path, classes=known or ()), section, label_range)
     mine, theirs = ((s.loaded.format.name, *s.loaded.texts.roles) for s in (side, train))
     if source.eval_format is None and mine != theirs:
@@ -210,15 +221,20 @@ def _held_out(
     return side
 
 
+def _limits(section: DatasetSection, label_range: tuple[float | None, float | None]) -> tuple[float | None, float | None]:
+    """Least and greatest label: as configured, else what the loss can make sense of."""
+    rules = section.checks
+    low = label_range[0] if rules.label_min is None else rules.label_min
+    return low, label_range[1] if rules.label_max is None else rules.label_max
+
+
 def _checked(loaded: Loaded, section: DatasetSection, label_range: tuple[float | None, float | None]) -> _Side:
     """Rules that concern one table by itself."""
     rules = section.checks
     read = len(loaded)
     loaded, empty = checks.empty_texts(loaded, rules.empty)
     loaded, repeated = checks.duplicate_rows(loaded, rules.duplicate_rows)
-    low = label_range[0] if rules.label_min is None else rules.label_min
-    high = label_range[1] if rules.label_max is None else rules.label_max
-    checks.label_range(loaded, low, high)
+    checks.label_range(loaded, *_limits(section, label_range))
     if len(loaded) == 0:
         raise DataError(f"{loaded.raw.origin}: no row is left of {read} after dropping what the checks found.")
     return _Side(loaded, read, [*empty, *repeated])
@@ -283,4 +299,5 @@ def _scan(side: _Side, prepared: PreparedSource, section: DatasetSection) -> Spl
         label=checks.label_stats(prepared),
         groups=checks.group_stats(prepared),
         findings=(*side.findings, *checks.truncation(roles, section.checks.truncated_share)),
+        provenance=provenance(loaded.raw),
     )

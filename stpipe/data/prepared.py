@@ -168,6 +168,15 @@ class PreparedSource:
             return Rows(columns, [list(map(float, v)) for v in labels], self.format.name, self.prompts, self.name)
         return Rows(columns, None if labels is None else labels.tolist(), self.format.name, self.prompts, self.name, self.classes)
 
+    def sample(self, numbers: np.ndarray) -> Rows:
+        """Raw texts and labels of some rows (int64 row numbers) only, in that order; nothing else is read."""
+        columns = {role: TextSequence(self.store(role).texts, self._columns[role].take(numbers)) for role in self.roles}
+        labels = None if self._labels is None else self._labels.take(numbers)
+        if labels is None or labels.offsets is None:
+            return Rows(columns, None if labels is None else labels.values.tolist(), self.format.name, self.prompts, self.name)
+        lists = [part.tolist() for part in np.split(labels.values, labels.offsets[1:-1])]
+        return Rows(columns, lists, self.format.name, self.prompts, self.name)
+
     def batch(self, rows: np.ndarray) -> Batch:
         """The rows (int64 row numbers) with their tokens, in that order."""
         columns = {role: self.text_column(role, self._columns[role].take(rows)) for role in self.roles}

@@ -20,7 +20,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class RoleStats:
-    """The texts of one role. tokens: mean, percentiles, greatest length before the cut; truncated_share: of all its texts."""
+    """The texts of one role. tokens: mean, percentiles, greatest length before the cut; truncated_share: of all its texts.
+
+    lengths: histogram of the lengths before the cut, `edges` in tokens and `counts` of texts; the last bin also holds all
+    longer ones. Empty without texts.
+    """
 
     texts: int
     distinct: int
@@ -28,11 +32,15 @@ class RoleStats:
     max_length: int | None
     tokens: Mapping[str, float]
     truncated_share: float
+    lengths: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class SplitScan:
-    """One split of one data set: where it came from, what its columns were taken for, and what its rows are like."""
+    """One split of one data set: where it came from, what its columns were taken for, and what its rows are like.
+
+    provenance: Hub id, subset, split, revision and files with their checksums, as far as they are known (data/provenance.py).
+    """
 
     source: str
     fingerprint: str
@@ -46,6 +54,7 @@ class SplitScan:
     label: Mapping[str, Any] | None
     groups: Mapping[str, Any]
     findings: tuple[Finding, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

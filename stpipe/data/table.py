@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,13 +29,15 @@ class RawTable:
     """Columns by name, and where the rows came from.
 
     spans cover all rows in order; class_names: column -> names of its integer classes, where the source declares them;
-    text_numbers: columns hold text only (csv), so a label column must be read as numbers where it can be.
+    text_numbers: columns hold text only (csv), so a label column must be read as numbers where it can be; provenance: what a hub
+    says of the rows (data/provenance.py), nothing for local files, which speak for themselves.
     """
 
     table: pa.Table
     spans: Sequence[Span]
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     text_numbers: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.table.num_rows

@@ -68,7 +68,7 @@ class Trainer:
         settings: the trainer section.
         folder: where checkpoints go.
         identity: training-relevant configuration, stored with checkpoints so that a resume can be checked against it.
-        evaluate: metrics of the model as it is now; None when there is nothing to evaluate.
+        evaluate: metrics of the model as it is now, on rank 0; called by all processes, None when there is nothing to evaluate.
         best: rule that picks the model to keep; None keeps the last.
         callbacks: called in order.
     """
@@ -84,7 +84,7 @@ class Trainer:
         settings: TrainerSection,
         folder: Path,
         identity: Mapping[str, Any],
-        evaluate: Callable[[], Mapping[str, float]] | None = None,
+        evaluate: Callable[[], Mapping[str, float] | None] | None = None,
         best: BestRule | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
@@ -245,7 +245,8 @@ class Trainer:
         self.model.eval()
         evaluate = self._evaluate
         with nullcontext() if self.average is None else self.average.swapped(), self.runtime.whole_model():
-            metrics = self.runtime.peers.decided("evaluation", lambda: dict(evaluate()))
+            found = evaluate()
+        metrics = self.runtime.peers.decided("metrics", lambda: dict(found or {}))
         self.runtime.module.train()
         improved = self._compare(metrics)
         for callback in self.callbacks:

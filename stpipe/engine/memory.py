@@ -130,7 +130,7 @@ def _bytes_of(module: TrainModule, group: Group, batch: Batch, device: torch.dev
         """Bytes that the longest texts leave for the backward, and tokens that they take."""
         rows = longest[:number]
         part = MicroBatch(rows, group.tokens.rows(rows), outputs, group.route, seed=0)
-        return saved_bytes(module.encoder, part), computed_tokens(lengths[rows], [torch.arange(number)], layout)
+        return saved_bytes(module.network(twin=group.twin), part), computed_tokens(lengths[rows], [torch.arange(number)], layout)
 
     whole, tokens = forward(count)
     fewer, fewer_tokens = forward(count // 2) if count > 1 else (0, 0)

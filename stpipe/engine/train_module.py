@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,14 +12,14 @@ from torch import Tensor, nn
 
 from stpipe.core.batch import Batch
 from stpipe.core.context import StepContext
-from stpipe.core.reps import Rep
+from stpipe.core.reps import TWIN, Rep
 from stpipe.core.result import LossOutput
 from stpipe.core.tokens import Tokens
 from stpipe.engine.objectives import Objectives, model_facts
 from stpipe.engine.sparsity import SparsityController, controllers
 from stpipe.engine.strategies.base import Strategy
 from stpipe.engine.strategies.chunks import chunked
-from stpipe.engine.views import View, representations
+from stpipe.engine.views import View, by_twin, representations
 from stpipe.losses.base import Loss
 from stpipe.models.encoder import Encoder
 
@@ -29,16 +30,25 @@ Task = Callable[["TrainModule", Batch, StepContext], Any]
 @dataclass(frozen=True, slots=True)
 class Group:
     """Texts of a batch that are encoded together: route through a Router, roles in their order, tokens of their texts laid end to end;
-    first: number of texts in the groups before."""
+    first: number of texts in the groups before; twin: whether the model's twin encodes them."""
 
     route: str | None
     roles: tuple[str, ...]
     tokens: Tokens
     first: int
+    twin: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the representations of the roles are called."""
+        return tuple(by_twin(role) for role in self.roles) if self.twin else self.roles
 
 
 class TrainModule(nn.Module):
     """Encoder and objective. `forward` runs exactly once per backward, because wrappers attach their hooks to it.
+
+    Where a loss asks for it, a twin of the encoder is trained beside it: a copy that starts from the same weights. It is in checkpoints
+    as `twin`, and never part of the model that is saved.
 
     Args:
         encoder: texts -> representations.
@@ -69,6 +79,8 @@ class TrainModule(nn.Module):
         self.controllers = controllers(self.losses.values())
         for name, loss in self.losses.items():
             self.strategies[name].check(self, loss, name)
+        needed = (name for loss in self.losses.values() for name in loss.needs_teachers())
+        self.twin = copy.deepcopy(encoder) if TWIN in needed else None
         self._computed = {name: chunked(loss, self.strategies[name].score_chunk) for name, loss in self.losses.items()}
 
     @property
@@ -76,7 +88,15 @@ class TrainModule(nn.Module):
         """Whether a batch may leave parameters without a gradient: those of a route of a Router, or of the objective of another data set.
         Under DDP they have to be looked for (find_unused_parameters), or the next forward fails; filling in zeros would have the
         optimiser move them."""
-        return bool(self.encoder.routes) or (len(self.losses) > 1 and bool(self.objectives.learning))
+        own = bool(self.objectives.learning) or self.twin is not None
+        return bool(self.encoder.routes) or (len(self.losses) > 1 and own)
+
+    def network(self, *, twin: bool) -> Encoder:
+        """The encoder, or its twin."""
+        if not twin:
+            return self.encoder
+        assert self.twin is not None  # made when a loss asks for it
+        return self.twin
 
     def forward(self, batch: Batch, ctx: StepContext, task: Task | None = None) -> Any:
         """The loss of the batch, a LossOutput; with `task` what that gives."""
@@ -95,17 +115,18 @@ class TrainModule(nn.Module):
             return loss(self.view(batch, reps, loss.effective_coupling()), ctx)
 
     def encode(self, batch: Batch, ctx: StepContext) -> dict[str, Rep]:
-        """Representations by role."""
+        """Representations by role; those of a twin by `by_twin` of the role."""
         strategy, outputs = self.strategies[batch.source], self.outputs(batch, ctx)
         reps: dict[str, Rep] = {}
         for group in self.groups(batch):
-            rep = strategy.encode(self.encoder, group.tokens, ctx, outputs, route=group.route, first=ctx.texts + group.first)
+            network = self.network(twin=group.twin)
+            rep = strategy.encode(network, group.tokens, ctx, outputs, route=group.route, first=ctx.texts + group.first)
             start = 0
-            for role in group.roles:
+            for role, name in zip(group.roles, group.names, strict=True):
                 stop = start + len(batch.columns[role].tokens)
-                reps[role] = rep.rows(slice(start, stop))
+                reps[name] = rep.rows(slice(start, stop))
                 start = stop
-        return {role: reps[role] for role in batch.columns}
+        return {name: reps[name] for name in (*batch.columns, *map(by_twin, batch.columns)) if name in reps}
 
     def outputs(self, batch: Batch, ctx: StepContext) -> frozenset[str]:
         """Further outputs that the objective asks for."""
@@ -113,18 +134,19 @@ class TrainModule(nn.Module):
 
     def groups(self, batch: Batch) -> list[Group]:
         """The texts that share micro-batches: those of all roles of a route, so that lengths mix well, unless the strategy keeps roles
-        apart."""
-        own = self.routes.get(batch.source)
+        apart. Texts that a twin encodes, too, are in two groups."""
+        own, loss, there = self.routes.get(batch.source), self.losses[batch.source], frozenset(batch.columns)
         joined = self.strategies[batch.source].joins_roles(self.encoder.layout, len(batch))
         together: dict[Any, list[str]] = {}
-        for role in batch.columns:
-            route = self.encoder.route_of(role, own)
-            together.setdefault((route, None if joined else role), []).append(role)
+        for twin, wanted in ((False, loss.encoded(there)), (True, loss.encoded_by_twin(there))):
+            for role in (r for r in batch.columns if r in wanted):
+                route = self.encoder.route_of(role, own)
+                together.setdefault((twin, route, None if joined else role), []).append(role)
         found: list[Group] = []
         first = 0  # there are never more micro-batches than texts
-        for (route, _), roles in together.items():
+        for (twin, route, _), roles in together.items():
             tokens = Tokens.cat([batch.columns[r].tokens for r in roles])
-            found.append(Group(route, tuple(roles), tokens, first))
+            found.append(Group(route, tuple(roles), tokens, first, twin))
             first += len(tokens)
         return found
 

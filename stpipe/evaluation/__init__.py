@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stpipe.evaluation.base import Evaluation, Evaluator
 from stpipe.evaluation.binary_classification import BinaryClassificationEvaluator
+from stpipe.evaluation.compressed import CompressedRetrievalEvaluator
 from stpipe.evaluation.cross_encoder_classification import CrossEncoderClassificationEvaluator
 from stpipe.evaluation.cross_encoder_correlation import CrossEncoderCorrelationEvaluator
 from stpipe.evaluation.cross_encoder_nano_beir import CrossEncoderNanoBEIREvaluator
@@ -19,6 +20,7 @@ from stpipe.evaluation.triplet import TripletEvaluator
 
 __all__ = [
     "BinaryClassificationEvaluator",
+    "CompressedRetrievalEvaluator",
     "CrossEncoderClassificationEvaluator",
     "CrossEncoderCorrelationEvaluator",
     "CrossEncoderNanoBEIREvaluator",

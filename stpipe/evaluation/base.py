@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from stpipe.config.metrics import MetricSet, Outputs, expand
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
 from stpipe.evaluation.encoding import EncodeOptions
+from stpipe.evaluation.significance import RowMetric
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Evaluation:
     `rank` of the first relevant document (None when it was not found); of the primary similarity function, None for
     evaluators whose metrics are not means; query_metric: key in `per_query` that belongs to `primary`;
     run: query id -> document id -> score, best first and strictly falling, so that every tool sees the same order;
-    qrels: query id -> document id -> grade; parts: results of inner evaluators by name.
+    qrels: query id -> document id -> grade; parts: results of inner evaluators by name; details: distributions behind the
+    metrics (evaluation/details.py), plain JSON; resample: the primary metric of any sample of the rows, where it is no mean
+    over queries; texts: document ids -> their texts.
     """
 
     metrics: dict[str, float]
@@ -43,6 +46,9 @@ class Evaluation:
     run: dict[str, dict[str, float]] | None = None
     qrels: dict[str, dict[str, float]] | None = None
     parts: Mapping[str, Evaluation] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    resample: RowMetric | None = field(default=None, compare=False, repr=False)
+    texts: Callable[[Sequence[str]], Mapping[str, str]] | None = field(default=None, compare=False, repr=False)
 
     @property
     def primary_value(self) -> float:

@@ -13,10 +13,12 @@ from stpipe.config.metrics import MAX, metric, metric_facts, similarity_names
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
+from stpipe.evaluation.details import score_histogram
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.labels import binary_labels, refuse_constant
-from stpipe.evaluation.metrics import Cuts, average_precision, best_accuracy, best_f1
-from stpipe.evaluation.pairs import Sides
+from stpipe.evaluation.metrics import Cuts, average_precision, best_accuracy, best_average_precision, best_f1
+from stpipe.evaluation.pairs import Sides, leading
+from stpipe.evaluation.significance import RowMetric
 from stpipe.evaluation.sparsity import width_metrics, width_values
 from stpipe.ops.similarity import SimilarityName
 
@@ -59,13 +61,21 @@ class BinaryClassificationEvaluator(EmbeddingEvaluator):
         refuse_constant(labels, rows, "binary_classification")
         sides = Sides.alike(model, rows, self.options(batch_size))
         functions = similarity_names(self._values(), similarity=model.similarity_fn_name)
-        scores = sides.similarities(functions, "anchor", "positive")
-        by_function = {name: self._metrics(labels, scores[name].astype("float32"), name) for name in functions}
+        scores = {name: values.astype("float32") for name, values in sides.similarities(functions, "anchor", "positive").items()}
+        by_function = {name: self._metrics(labels, scores[name], name) for name in functions}
         found = {f"{name}_{key}": value for name, values in by_function.items() for key, value in values.items()}
         if len(functions) > 1:
             found |= {f"{MAX}_{key}": max(values[key] for values in by_function.values()) for key in by_function[functions[0]]}
         found |= width_values(sides.postings())
-        return Evaluation(found, self.primary(similarity=model.similarity_fn_name), evaluator=self._name(), num_rows=len(rows))
+        lead, deciding = leading(functions, self.main_similarity)
+        return Evaluation(
+            found,
+            self.primary(similarity=model.similarity_fn_name),
+            evaluator=self._name(),
+            num_rows=len(rows),
+            details={"scores": score_histogram({"belong together": scores[lead][labels], "others": scores[lead][~labels]}, of=lead)},
+            resample=RowMetric(best_average_precision, (labels, *(scores[name] for name in deciding))),
+        )
 
     @staticmethod
     def _metrics(labels: NDArray[np.bool_], scores: NDArray[np.float32], similarity: str) -> dict[str, float]:

@@ -16,6 +16,8 @@ from stpipe.core.rows import Rows
 from stpipe.evaluation.base import Evaluation, Evaluator
 from stpipe.evaluation.bm25 import Tokens
 from stpipe.evaluation.collection import collection_of, keep_queries
+from stpipe.evaluation.details import found_scores
+from stpipe.evaluation.examples import DocTexts
 from stpipe.evaluation.judging import Grading, order_metrics, per_query, qrels_of, run_of
 from stpipe.evaluation.ranking import Collection, Ranker, Ranking
 
@@ -53,6 +55,8 @@ class OrderEvaluator(Evaluator):
             query_metric=primary,
             run=run_of(collection, ranking),
             qrels=qrels_of(collection),
+            details={"scores": found_scores(ranking, judged.hit, of="score")},
+            texts=DocTexts(collection),
         )
 
 

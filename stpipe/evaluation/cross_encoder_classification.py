@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from stpipe.config.errors import ConfigError
 from stpipe.config.fields import option
@@ -11,9 +13,19 @@ from stpipe.config.metrics import metric, metric_facts
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import Evaluation
+from stpipe.evaluation.details import calibration, confusion, probabilities, score_histogram
 from stpipe.evaluation.labels import binary_labels, class_labels, refuse_constant
-from stpipe.evaluation.metrics import Cuts, average_precision, best_accuracy, best_f1, f1_of_classes
+from stpipe.evaluation.metrics import (
+    Cuts,
+    average_precision,
+    best_accuracy,
+    best_average_precision,
+    best_f1,
+    f1_of_classes,
+    macro_f1,
+)
 from stpipe.evaluation.scoring import PairEvaluator, ScoringModel, outputs_of
+from stpipe.evaluation.significance import RowMetric
 
 ALIASES = (
     "CrossEncoderClassificationEvaluator",
@@ -22,6 +34,10 @@ ALIASES = (
     "CESoftmaxAccuracyEvaluator",
     "CEF1Evaluator",
 )
+
+
+#: Metrics, details (None where there are none), and the primary metric of any sample of the rows.
+Parts = tuple[dict[str, float], dict[str, Any], RowMetric]
 
 
 @EVALUATORS.register("cross_encoder_classification", aliases=ALIASES)
@@ -56,16 +72,24 @@ class CrossEncoderClassificationEvaluator(PairEvaluator):
     def __call__(self, model: ScoringModel, rows: Rows, *, batch_size: int) -> Evaluation:
         self.check(rows)
         outputs = outputs_of(model)
-        found = self._binary(model, rows, batch_size) if outputs == "one" else self._classes(model, rows, batch_size)
-        return Evaluation(found, self.primary(similarity="", outputs=outputs), evaluator=self._name(), num_rows=len(rows))
+        found, details, resample = self._binary(model, rows, batch_size) if outputs == "one" else self._classes(model, rows, batch_size)
+        return Evaluation(
+            found,
+            self.primary(similarity="", outputs=outputs),
+            evaluator=self._name(),
+            num_rows=len(rows),
+            details={name: detail for name, detail in details.items() if detail is not None},
+            resample=resample,
+        )
 
-    def _binary(self, model: ScoringModel, rows: Rows, batch_size: int) -> dict[str, float]:
+    def _binary(self, model: ScoringModel, rows: Rows, batch_size: int) -> Parts:
         labels = binary_labels(rows, self.positive_labels)
         refuse_constant(labels, rows, self._name())
-        cuts = Cuts.of(labels, self.scores(model, rows, batch_size=batch_size))
+        scores = self.scores(model, rows, batch_size=batch_size)
+        cuts = Cuts.of(labels, scores)
         accuracy, accuracy_threshold = best_accuracy(cuts)
         f1 = best_f1(cuts)
-        return {
+        found = {
             "average_precision": average_precision(cuts),
             "accuracy": accuracy,
             "accuracy_threshold": accuracy_threshold,
@@ -74,16 +98,30 @@ class CrossEncoderClassificationEvaluator(PairEvaluator):
             "precision": f1.precision,
             "recall": f1.recall,
         }
+        details = {
+            "scores": score_histogram({"belong together": scores[labels], "others": scores[~labels]}, of="score"),
+            "calibration": calibration(scores, labels, of="pairs that belong together"),
+        }
+        return found, details, RowMetric(best_average_precision, (labels, scores))
 
-    def _classes(self, model: ScoringModel, rows: Rows, batch_size: int) -> dict[str, float]:
+    def _classes(self, model: ScoringModel, rows: Rows, batch_size: int) -> Parts:
         if self.positive_labels is not None:
             raise ConfigError(
                 f"{self._name()}: positive_labels is for models with one output, and this one has {model.num_labels}; remove it"
             )
         labels = class_labels(rows, model.num_labels)
         refuse_constant(labels, rows, self._name())
-        predicted = self.scores(model, rows, batch_size=batch_size).argmax(axis=1)
+        outputs = self.scores(model, rows, batch_size=batch_size)
+        predicted = outputs.argmax(axis=1)
         f1 = f1_of_classes(labels, predicted)
         accuracy = float((labels == predicted).mean())
         # Of rows with one class each, F1 over all rows is the share of rows that are right.
-        return {"f1_macro": f1.macro, "accuracy": accuracy, "f1_micro": accuracy, "f1_weighted": f1.weighted}
+        found = {"f1_macro": f1.macro, "accuracy": accuracy, "f1_micro": accuracy, "f1_weighted": f1.weighted}
+        confidence = probabilities(outputs).max(axis=1)
+        right = predicted == labels
+        details = {
+            "scores": score_histogram({"right": confidence[right], "wrong": confidence[~right]}, of="confidence"),
+            "calibration": calibration(np.minimum(confidence, 1.0), right, of="pairs in their right class"),
+            "confusion": confusion(labels, predicted, model.num_labels),
+        }
+        return found, details, RowMetric(macro_f1, (labels, predicted))

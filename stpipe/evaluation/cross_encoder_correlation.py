@@ -9,9 +9,11 @@ from stpipe.config.metrics import metric, metric_facts
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import Evaluation
+from stpipe.evaluation.details import score_histogram, scores_by_label
 from stpipe.evaluation.labels import refuse_constant, score_labels
 from stpipe.evaluation.metrics import pearson, spearman
 from stpipe.evaluation.scoring import PairEvaluator, ScoringModel, need_one_output
+from stpipe.evaluation.significance import RowMetric
 
 
 @EVALUATORS.register("cross_encoder_correlation", aliases=("CrossEncoderCorrelationEvaluator", "CECorrelationEvaluator"))
@@ -34,4 +36,11 @@ class CrossEncoderCorrelationEvaluator(PairEvaluator):
         refuse_constant(labels, rows, self._name())
         scores = self.scores(model, rows, batch_size=batch_size)
         found = {"spearman": spearman(labels, scores), "pearson": pearson(labels, scores)}
-        return Evaluation(found, "spearman", evaluator=self._name(), num_rows=len(rows))
+        return Evaluation(
+            found,
+            "spearman",
+            evaluator=self._name(),
+            num_rows=len(rows),
+            details={"scores": score_histogram({"pairs": scores}, of="score"), "by_label": scores_by_label(labels, scores, of="score")},
+            resample=RowMetric(spearman, (labels, scores)),
+        )

@@ -18,7 +18,9 @@ from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
 from stpipe.evaluation.bm25 import BM25
+from stpipe.evaluation.details import found_scores
 from stpipe.evaluation.encoding import EmbeddingModel, EncodeOptions
+from stpipe.evaluation.examples import DocTexts
 from stpipe.evaluation.judging import order_metrics, per_query, qrels_of, run_of
 from stpipe.evaluation.metrics import Floats
 from stpipe.evaluation.own_collection import CollectionEvaluator
@@ -88,6 +90,8 @@ class FusionEvaluator(CollectionEvaluator, EmbeddingEvaluator):
             query_metric=primary,
             run=run_of(collection, fused),
             qrels=qrels_of(collection),
+            details={"scores": found_scores(fused, judged[""].hit, of="score")},
+            texts=DocTexts(collection),
         )
 
     def _searcher(self, model: EmbeddingModel, similarity: str, options: EncodeOptions) -> Ranker:

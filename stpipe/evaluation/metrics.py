@@ -7,6 +7,7 @@ relevant; num_relevant (Q,) relevant documents of each query anywhere, at least 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +87,12 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     return pearson(average_ranks(x), average_ranks(y))
 
 
+def best_spearman(labels: ArrayLike, *scores: ArrayLike) -> float:
+    """The greatest rank correlation of labels (N,) with several scores (N,); NaN where none is defined."""
+    found = [spearman(labels, values) for values in scores]
+    return max((value for value in found if not math.isnan(value)), default=math.nan)
+
+
 @dataclass(frozen=True)
 class Cuts:
     """The ways to split N rows by a threshold on a score, from the strictest to the most generous.
@@ -122,6 +129,11 @@ def average_precision(cuts: Cuts) -> float:
     precision = cuts.true_positives / cuts.predicted
     recall = cuts.true_positives / cuts.num_positives
     return float((precision * np.diff(recall, prepend=0.0)).sum())
+
+
+def best_average_precision(labels: NDArray[np.bool_], *scores: ArrayLike) -> float:
+    """The greatest average precision under several scores (N,) of the same rows; NaN without a positive row."""
+    return max(average_precision(Cuts.of(labels, values)) for values in scores) if labels.any() else math.nan
 
 
 def best_accuracy(cuts: Cuts) -> tuple[float, float]:
@@ -174,6 +186,11 @@ class ClassF1:
 
     macro: float
     weighted: float
+
+
+def macro_f1(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """Mean F1 of the classes."""
+    return f1_of_classes(labels, predicted).macro
 
 
 def f1_of_classes(labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> ClassF1:

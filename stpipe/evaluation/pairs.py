@@ -15,6 +15,11 @@ from stpipe.evaluation.spaces import Space, space_of
 from stpipe.search import Postings
 
 
+def leading(functions: Sequence[str], main: str | None) -> tuple[str, tuple[str, ...]]:
+    """(the similarity function whose values are shown, those that decide the primary metric: the main one, else the best of all)."""
+    return (main, (main,)) if main is not None else (functions[0], tuple(functions))
+
+
 @dataclass(frozen=True)
 class Sides:
     """The embeddings of some roles of the rows. space: what they are compared in; values: role -> (N, D), one a row."""

@@ -15,7 +15,9 @@ from stpipe.config.metrics import cutoffs, metric, similarity_names
 from stpipe.evaluation import metrics as formulas
 from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
 from stpipe.evaluation.bm25 import Tokens
+from stpipe.evaluation.details import found_scores
 from stpipe.evaluation.encoding import EmbeddingModel
+from stpipe.evaluation.examples import DocTexts
 from stpipe.evaluation.judging import Grading, Judged, per_query, qrels_of, run_of
 from stpipe.evaluation.ranking import Collection, Ranker
 from stpipe.evaluation.search import EmbeddingSearch, Found
@@ -104,6 +106,8 @@ class RetrievalEvaluator(EmbeddingEvaluator):
             query_metric=primary.removeprefix(f"{lead}_"),
             run=run_of(collection, found.rankings[lead]),
             qrels=qrels_of(collection),
+            details={"scores": found_scores(found.rankings[lead], judged[lead].hit, of=lead)},
+            texts=DocTexts(collection),
         )
 
     def _curve(self, collection: Collection, found: Found, grading: Grading) -> dict[str, float]:

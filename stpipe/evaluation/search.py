@@ -5,8 +5,8 @@ Shape legend: Q queries, N documents, K ranks, D width; q and c queries and docu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,53 +15,10 @@ from numpy.typing import NDArray
 
 from stpipe.evaluation.encoding import EmbeddingModel, EncodeOptions
 from stpipe.evaluation.ranking import Collection, Ranking, rank_row
+from stpipe.evaluation.scan import Found as Found
+from stpipe.evaluation.scan import Scan, ScanSettings
 from stpipe.evaluation.spaces import Space, space_of
 from stpipe.search import Postings
-from stpipe.search.top_k import TopK
-
-
-@dataclass(frozen=True)
-class Found:
-    """Rankings of one search, and what the embeddings were like.
-
-    rankings: similarity function -> the best documents of each query; queries, docs: use of dimensions, None for dense
-    embeddings; pruned: number of dimensions kept -> the same search with shorter vectors.
-    """
-
-    rankings: Mapping[str, Ranking]
-    queries: Postings | None = None
-    docs: Postings | None = None
-    pruned: Mapping[int, Found] = field(default_factory=dict)
-
-
-class Sweep:
-    """One pass over the documents in chunks, under several similarity functions; `dims`: entries kept of each vector, None all."""
-
-    def __init__(self, space: Space[Any], queries: Any, similarities: Sequence[str], depth: int, *, dims: int | None = None) -> None:
-        self.space, self.dims = space, dims
-        self.queries = self._cut(queries)
-        self.best = {name: TopK(queries.shape[0], depth, space.device(queries)) for name in similarities}
-        self.docs: Postings | None = None
-
-    def take_in(self, docs: Any, first: int, query_chunk: int) -> None:
-        """Score a chunk of documents that starts at number `first`, `query_chunk` queries at a time."""
-        docs = self._cut(docs)
-        used = self.space.postings(docs)
-        if used is not None:
-            self.docs = used if self.docs is None else Postings.total([self.docs, used])
-        for name, top in self.best.items():
-            rank = self.space.ranker(name, docs, first)
-            for start in range(0, self.queries.shape[0], query_chunk):
-                rows = slice(start, start + query_chunk)
-                top.update(rows, rank(self.space.take(self.queries, rows), top.keys.shape[1]))
-
-    def found(self) -> Found:
-        """Rankings over all documents seen."""
-        rankings = {name: Ranking(*top.found()) for name, top in self.best.items()}
-        return Found(rankings, self.space.postings(self.queries), self.docs)
-
-    def _cut(self, values: Any) -> Any:
-        return values if self.dims is None else self.space.prune(values, self.dims)
 
 
 @dataclass(frozen=True)
@@ -87,20 +44,16 @@ class EmbeddingSearch:
 
         Holds the queries' embeddings (Q, D), one chunk of documents' (c, D) and scores of one tile (q, c).
         """
-        queries = self._queries(collection)
-        depth = min(depth, len(collection.docs))
-        sweeps = {dims: Sweep(self._space, queries, self.similarities, depth, dims=dims) for dims in (None, *self.curve)}
-        for first in range(0, len(collection.docs), self.corpus_chunk):
-            self._take_in(list(sweeps.values()), collection, first)
-        whole = sweeps[None].found()
-        pruned = {dims: sweep.found() for dims, sweep in sweeps.items() if dims is not None}
-        return Found(whole.rankings, whole.queries, whole.docs, pruned)
-
-    def _take_in(self, sweeps: Sequence[Sweep], collection: Collection, first: int) -> None:
-        """Encode the chunk of documents that starts at number `first`, once for all."""
-        docs = self._docs(collection, collection.docs[first : first + self.corpus_chunk])
-        for sweep in sweeps:
-            sweep.take_in(docs, first, self.query_chunk)
+        settings = ScanSettings(
+            self.similarities,
+            min(depth, len(collection.docs)),
+            self._options,
+            collection.doc_prompt,
+            self.corpus_chunk,
+            self.query_chunk,
+            self.curve,
+        )
+        return Scan(self.model, settings, self._queries(collection)).over(collection.docs)
 
     def search(self, collection: Collection, *, depth: int) -> Ranking:
         return self.search_all(collection, depth=depth).rankings[self.similarities[0]]

@@ -1,11 +1,11 @@
-"""Is a difference between two systems more than luck of the queries? Paired tests over per-query scores.
+"""Is a difference between two systems more than luck of the queries, and how far is a value to be trusted? Resampling of queries or rows.
 
 Shape legend: Q queries, R resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from stpipe.config.errors import DataError
 
 BLOCK = 4_000_000
+BUDGET = 20_000_000  # rows looked at by all resamples of a metric together
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,73 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, *, resamples: int = 10_000, con
     tail = min((means <= 0).sum(), (means >= 0).sum())
     p = min(1.0, 2 * (int(tail) + 1) / (resamples + 1))
     return Difference(float(difference.mean()), float(low), float(high), p, size)
+
+
+@dataclass(frozen=True)
+class RowMetric:
+    """A metric that is no mean over rows, such as a correlation, ready to be computed for any sample of them.
+
+    metric: takes the columns of the sample; columns: arrays of N rows each.
+    """
+
+    metric: Callable[..., float]
+    columns: tuple[NDArray[np.generic], ...]
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __call__(self, rows: NDArray[np.int64]) -> float:
+        """The metric of these rows (numbers, repeats allowed); NaN where it is undefined."""
+        return self.metric(*(column[rows] for column in self.columns))
+
+
+def bootstrap_values(*systems: RowMetric, resamples: int = 1_000, seed: int = 12) -> NDArray[np.float64]:
+    """(R, systems) the metric of each system on the same R samples of the rows, drawn with replacement.
+
+    R is at most `resamples`, less where the rows are many (BUDGET), at least 200.
+    """
+    size = len(systems[0])
+    rng = np.random.default_rng(seed)
+    rounds = max(200, min(resamples, BUDGET // max(size, 1)))
+    samples = (rng.integers(size, size=size) for _ in range(rounds))
+    return np.array([[system(rows) for system in systems] for rows in samples])
+
+
+def mean_interval(scores: ArrayLike, *, resamples: int = 2_000, confidence: float = 0.95, seed: int = 12) -> tuple[float, float]:
+    """Percentile interval of the mean of scores (Q,), which must be finite."""
+    values = np.asarray(scores, dtype=np.float64)
+    found = paired_bootstrap(values, np.zeros_like(values), resamples=resamples, confidence=confidence, seed=seed)
+    return found.low, found.high
+
+
+def row_interval(metric: RowMetric, *, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Percentile interval of a metric over rows; None when it is undefined for most samples."""
+    values = bootstrap_values(metric)[:, 0]
+    return None if np.isnan(values).mean() > 0.5 else _interval(values, confidence)
+
+
+def row_difference(a: RowMetric, b: RowMetric, *, confidence: float = 0.95) -> Difference | None:
+    """Difference a - b of a metric over the same rows, as `paired_bootstrap` gives it for means; None when it is undefined.
+
+    The mean is the difference of the metrics of all rows, `num_queries` their number.
+    """
+    if len(a) != len(b):
+        raise DataError(f"a paired test needs metrics of the same rows; found {len(a)} and {len(b)} rows")
+    everything = np.arange(len(a))
+    values = bootstrap_values(a, b)
+    differences = values[:, 0] - values[:, 1]
+    observed = a(everything) - b(everything)
+    if np.isnan(differences).mean() > 0.5 or np.isnan(observed):
+        return None
+    known = differences[~np.isnan(differences)]
+    tail = min((known <= 0).sum(), (known >= 0).sum())
+    low, high = _interval(known, confidence)
+    return Difference(float(observed), low, high, min(1.0, 2 * (int(tail) + 1) / (len(known) + 1)), len(a))
+
+
+def _interval(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    low, high = np.nanquantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
 
 
 def permutation_test(a: ArrayLike, b: ArrayLike, *, resamples: int = 10_000, seed: int = 12) -> float:

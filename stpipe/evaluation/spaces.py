@@ -21,12 +21,14 @@ from torch import Tensor
 
 from stpipe.config.errors import ConfigError, TrainingError
 from stpipe.evaluation.encoding import EmbeddingModel, EncodeOptions, distinct
+from stpipe.models.inference import Share
+from stpipe.models.team import Part, sharing
 from stpipe.ops import sparse
 from stpipe.ops.similarity import SIMILARITIES
 from stpipe.ops.sparse import Csr
 from stpipe.search import Postings
 from stpipe.search.inverted_index import best_of_product
-from stpipe.search.top_k import sort_keys
+from stpipe.search.top_k import keys_of
 
 # float64 keeps rankings independent of how the corpus was cut into chunks; accelerators without it score on the CPU.
 FLOAT64_DEVICES = ("cpu", "cuda")
@@ -53,12 +55,32 @@ class Space(ABC, Generic[E]):
             options: batch size and width.
         """
         once, places = distinct(texts)
+        values = self._embedded(encode, once, prompt, options)
+        return values if places is None else self.take(values, np.array(places))
+
+    def embed_share(
+        self, encode: Callable[..., Any], texts: Sequence[str], *, prompt: str | None, options: EncodeOptions, share: Share
+    ) -> tuple[E, NDArray[np.int64]]:
+        """The embeddings of one share of the texts (n, D), and the places of these among the texts (n,), rising.
+
+        The arguments are those of `embed`; share: the micro-batches that this process computes, by itself.
+        """
+        once, places = distinct(texts)
+        part = Part(share)
+        with sharing(self.model, part):
+            values = self._embedded(encode, once, prompt, options)
+        if places is None:
+            return self.take(values, part.rows), part.rows
+        numbers = np.flatnonzero(np.isin(places, part.rows))
+        return self.take(values, np.array(places)[numbers]), numbers
+
+    def _embedded(self, encode: Callable[..., Any], texts: Sequence[str], prompt: str | None, options: EncodeOptions) -> E:
         common = {"prompt": prompt, "batch_size": options.batch_size, "show_progress_bar": False, "convert_to_tensor": True}
-        values = self.hold(encode(once, **common, **self.arguments(options)).detach())
+        values = self.hold(encode(texts, **common, **self.arguments(options)).detach())
         bad = self.num_bad(values)
         if bad:
-            raise TrainingError(f"the model gives embeddings with NaN or infinite values for {bad} of {len(once)} texts; it has diverged")
-        return values if places is None else self.take(values, np.array(places))
+            raise TrainingError(f"the model gives embeddings with NaN or infinite values for {bad} of {len(texts)} texts; it has diverged")
+        return values
 
     @abstractmethod
     def arguments(self, options: EncodeOptions) -> Mapping[str, Any]:
@@ -89,8 +111,16 @@ class Space(ABC, Generic[E]):
         """(N,) similarity of row i of a and row i of b, higher = more alike."""
 
     @abstractmethod
-    def ranker(self, name: str, docs: E, first: int) -> Ranker[E]:
-        """Orders `docs`, which are numbered from `first`, for queries."""
+    def ranker(self, name: str, docs: E, numbers: NDArray[np.int64]) -> Ranker[E]:
+        """Orders `docs`, whose numbers are `numbers` (c,), for queries."""
+
+    @abstractmethod
+    def as_tensors(self, values: E) -> dict[str, Tensor]:
+        """The same as tensors by name, to be sent to another process."""
+
+    @abstractmethod
+    def from_tensors(self, tensors: Mapping[str, Tensor]) -> E:
+        """What `as_tensors` gave, as this process computes with it."""
 
     def prune(self, values: E, dims: int) -> E:
         """Only the `dims` largest entries of each row; for sparse embeddings."""
@@ -129,9 +159,17 @@ class DenseSpace(Space[Tensor]):
         own = name == self.model.similarity_fn_name
         return (self.model.similarity_pairwise if own else SIMILARITIES[name].paired)(a, b).cpu().numpy()
 
-    def ranker(self, name: str, docs: Tensor, first: int) -> Ranker[Tensor]:
+    def ranker(self, name: str, docs: Tensor, numbers: NDArray[np.int64]) -> Ranker[Tensor]:
         score = self.model.similarity if name == self.model.similarity_fn_name else SIMILARITIES[name].matrix
-        return lambda queries, depth: sort_keys(score(queries, docs), first)
+        places = torch.from_numpy(numbers).to(docs.device)
+        return lambda queries, depth: keys_of(score(queries, docs), places)
+
+    def as_tensors(self, values: Tensor) -> dict[str, Tensor]:
+        return {"values": values}
+
+    def from_tensors(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        device = getattr(self.model, "device", CPU)
+        return tensors["values"].to(device if device.type in FLOAT64_DEVICES else CPU)
 
 
 class SparseSpace(Space[Csr]):
@@ -162,12 +200,21 @@ class SparseSpace(Space[Csr]):
     def paired(self, name: str, a: Csr, b: Csr) -> NDArray[np.float64]:
         return sparse.PAIRED[name](a, b)
 
-    def ranker(self, name: str, docs: Csr, first: int) -> Ranker[Csr]:
+    def ranker(self, name: str, docs: Csr, numbers: NDArray[np.int64]) -> Ranker[Csr]:
         if name not in PRODUCTS:
-            return lambda queries, depth: sort_keys(torch.from_numpy(sparse.MATRIX[name](queries, docs)), first)
+            return lambda queries, depth: keys_of(torch.from_numpy(sparse.MATRIX[name](queries, docs)), torch.from_numpy(numbers))
         prepare = PRODUCTS[name]
         lists = sp.csr_array(prepare(docs).T)
-        return lambda queries, depth: torch.from_numpy(best_of_product(prepare(queries) @ lists, first, depth)[0])
+        return lambda queries, depth: torch.from_numpy(best_of_product(prepare(queries) @ lists, numbers, depth)[0])
+
+    def as_tensors(self, values: Csr) -> dict[str, Tensor]:
+        shape = torch.tensor(values.shape)
+        return {"data": torch.from_numpy(values.data), "indices": torch.from_numpy(values.indices), "indptr": torch.from_numpy(values.indptr),
+                "shape": shape}  # fmt: skip
+
+    def from_tensors(self, tensors: Mapping[str, Tensor]) -> Csr:
+        data, indices, indptr = (tensors[name].numpy() for name in ("data", "indices", "indptr"))
+        return sp.csr_array((data, indices, indptr), shape=tuple(tensors["shape"].tolist()))
 
     def prune(self, values: Csr, dims: int) -> Csr:
         return sparse.keep_largest(values, dims)

@@ -17,6 +17,7 @@ from stpipe.config.suggest import unknown_name
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
 from stpipe.evaluation.collection import text_id
+from stpipe.evaluation.details import score_histogram
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.pairs import Sides
 from stpipe.evaluation.sparsity import width_metrics, width_values
@@ -80,6 +81,7 @@ class TripletEvaluator(EmbeddingEvaluator):
                 for i, text in enumerate(rows.columns["anchor"])
             ],
             query_metric="accuracy",
+            details={"scores": score_histogram({"positives": near[lead], "negatives": np.concatenate([f[lead] for f in far])}, of=lead)},
         )
 
     def _margin(self, similarity: str) -> np.float32:

@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from stpipe.config.errors import DataError
 from stpipe.evaluation.base import Evaluation
-from stpipe.evaluation.significance import paired_bootstrap
+from stpipe.evaluation.examples import example_records
+from stpipe.evaluation.significance import mean_interval, paired_bootstrap, row_difference, row_interval
 
 AFTER = "after"
 MAX_DECIMALS = 6
@@ -24,7 +25,8 @@ def write_evaluation(folder: Path, systems: Mapping[str, Evaluation]) -> None:
     """Write one evaluator's results, all files at once.
 
     metrics.json; per_query.jsonl where there are scores of each query; run.trec of the system `after` (or of the only one),
-    run_SYSTEM.trec of the others; qrels.trec; a folder for each inner evaluator. An existing folder is replaced.
+    run_SYSTEM.trec of the others; qrels.trec; details.json where systems tell of distributions; examples.json with what was found
+    for a few queries; a folder for each inner evaluator. An existing folder is replaced.
 
     Args:
         folder: evaluation/NAME of a run directory.
@@ -66,6 +68,12 @@ def _write_files(folder: Path, systems: Mapping[str, Evaluation]) -> None:
             _write(folder / ("run.trec" if result is main else f"run_{name}.trec"), run_lines(result.run, tag=name))
     if main.qrels is not None:
         _write(folder / "qrels.trec", qrels_lines(main.qrels))
+    details = {name: dict(result.details) for name, result in systems.items() if result.details}
+    if details:
+        _write(folder / "details.json", [json.dumps(details, allow_nan=False)])
+    examples = example_records(systems, main=main)
+    if examples:
+        _write(folder / "examples.json", [json.dumps(examples, indent=1, allow_nan=False)])
     for name in main.parts:
         _write_files(folder / name, {system: result.parts[name] for system, result in systems.items() if name in result.parts})
 
@@ -79,13 +87,31 @@ def summary(systems: Mapping[str, Evaluation]) -> dict[str, Any]:
         "primary": main.primary,
         **{key: count for key, count in counts.items() if count is not None},
         "systems": {name: {metric: finite(value) for metric, value in result.metrics.items()} for name, result in systems.items()},
+        "intervals": intervals(systems, main=main),
         "differences": differences(systems),
     }
 
 
+def intervals(systems: Mapping[str, Evaluation], *, main: Evaluation) -> dict[str, dict[str, Any]]:
+    """System -> 95 % interval of its primary metric, by resampling queries or rows; systems without such scores are absent."""
+    found = {}
+    for name, result in systems.items():
+        interval = None
+        if result.per_query and result.query_metric is not None:
+            scores = [line[result.query_metric] for line in result.per_query]
+            interval = mean_interval(scores) if all(map(math.isfinite, scores)) else None
+        elif result.resample is not None and math.isfinite(result.primary_value):
+            interval = row_interval(result.resample)
+        if interval is not None:
+            found[name] = {"metric": main.primary, "low": interval[0], "high": interval[1]}
+    return found
+
+
 def differences(systems: Mapping[str, Evaluation]) -> dict[str, dict[str, Any]]:
-    """Paired bootstrap of `after` against each other system over the primary metric; empty without scores of each query."""
+    """Paired bootstrap of `after` against each other system over the primary metric; empty without scores of queries or rows."""
     main = systems.get(AFTER)
+    if main is not None and main.resample is not None:
+        return _row_differences(main, systems)
     if main is None or main.per_query is None or main.query_metric is None:
         return {}
     found = {}
@@ -97,6 +123,17 @@ def differences(systems: Mapping[str, Evaluation]) -> dict[str, dict[str, Any]]:
                 raise DataError(f"systems after and {name} were not evaluated on the same queries, so they cannot be compared")
             result = paired_bootstrap([line[key] for line in main.per_query], [scores[line["query_id"]] for line in main.per_query])
             found[f"{AFTER}-{name}"] = {"metric": main.primary, **asdict(result)}
+    return found
+
+
+def _row_differences(main: Evaluation, systems: Mapping[str, Evaluation]) -> dict[str, dict[str, Any]]:
+    """Differences of a metric that is no mean over queries."""
+    found = {}
+    for name, other in systems.items():
+        if name != AFTER and main.resample is not None and other.resample is not None:
+            result = row_difference(main.resample, other.resample)
+            if result is not None:
+                found[f"{AFTER}-{name}"] = {"metric": main.primary, **asdict(result)}
     return found
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.core.world import find_world
+from stpipe.launch.task import Task
 
 if TYPE_CHECKING:
     from stpipe.config.load import Loaded
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Launch:
-    """Trains, once or several times in a row (a sweep); a context manager.
+    """Trains or evaluates, once or several times in a row (a sweep); a context manager.
 
     Raises:
         ConfigError: the environment names this process's place among others by half.
@@ -40,21 +41,46 @@ class Launch:
             compose: gives the configuration; in processes of a launcher only rank 0 composes.
             dry_run: stop after the plan.
         """
+        return self._run(compose, Task(dry_run=dry_run), processes_of)
+
+    def evaluate(self, model: str, compose: Callable[[], Loaded]) -> int:
+        """Evaluate a model; returns the exit code.
+
+        Args:
+            model: as the user gave it.
+            compose: as for `train`.
+        """
+        return self._run(compose, Task(model=model), helpers_of)
+
+    def _run(self, compose: Callable[[], Loaded], task: Task, count: Callable[[Loaded], int]) -> int:
         if self.world is not None and self.world.size > 1:
             from stpipe.core.peers import ConnectedPeers
-            from stpipe.launch.together import train_together
+            from stpipe.launch.together import run_together
 
             self._peers = self._peers or ConnectedPeers(self.world)
-            return train_together(self._peers, compose, dry_run=dry_run)
+            return run_together(self._peers, compose, task)
         loaded = compose()
-        count = processes_of(loaded)
-        if count > 1:
+        processes = count(loaded)
+        if processes > 1:
             from stpipe.launch.local import run_processes
 
-            return run_processes(loaded, num_processes=count, dry_run=dry_run)
-        from stpipe.pipeline.train import run_train
+            return run_processes(loaded, task, num_processes=processes)
+        return task.run(loaded)
 
-        return run_train(loaded, dry_run=dry_run)
+
+def helpers_of(loaded: Loaded) -> int:
+    """Processes to evaluate with: as many as the backend asks for, but no more than there are GPUs, if any.
+
+    The configuration may be that of a run on another machine, and results are the same for any number.
+    """
+    backend = loaded.values["backend"]
+    if backend.get("num_processes") is None:
+        return 1
+    import torch
+
+    devices = torch.cuda.device_count() if loaded.values["trainer"]["device"] in ("auto", "cuda") else 0
+    count = int(backend["num_processes"])
+    return min(count, devices) if devices else count
 
 
 def processes_of(loaded: Loaded) -> int:

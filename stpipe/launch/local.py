@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,15 +16,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stpipe.config.errors import TrainingError
 from stpipe.config.load import Loaded
 from stpipe.core.watch import LAUNCHER, NEWS, Failure
-from stpipe.core.world import World
+from stpipe.core.world import FIRST_PORT, PORTS, World
+from stpipe.launch.task import Task
 from stpipe.pipeline.status import Status, read_status
 
 #: The module that a started process runs.
 ENTRY = "stpipe.cli.process"
-#: Environment variables: the file into which a process writes until there is a run directory; set for a dry run.
-LOG, DRY_RUN = "STPIPE_RANK_LOG", "STPIPE_DRY_RUN"
+#: Environment variables: the file into which a process writes until there is a run directory; what it is to do.
+LOG, TASK = "STPIPE_RANK_LOG", "STPIPE_TASK"
 INTERRUPTED = 130
 #: Seconds between looks at the processes.
 POLL = 0.1
@@ -39,17 +42,17 @@ class _Process:
     log: Path | None
 
 
-def run_processes(loaded: Loaded, *, num_processes: int, dry_run: bool = False) -> int:
-    """Run `num_processes` processes of the run; returns the exit code of the first that failed, else 0.
+def run_processes(loaded: Loaded, task: Task, *, num_processes: int) -> int:
+    """Run `num_processes` processes of the task; returns the exit code of the first that failed, else 0.
 
-    The output of rank 0 is that of this process; all others write into `logs/` of the run directory.
+    The output of rank 0 is that of this process; all others write into `logs/` of the run directory where there is one.
     """
     with tempfile.TemporaryDirectory(prefix="stpipe-launch-") as scratch:
-        processes = start(loaded, num_processes, Path(scratch), dry_run=dry_run)
+        processes = start(loaded, task, num_processes, Path(scratch))
         return _Supervisor(processes, Path(loaded.values["run"]["dir"]), Path(scratch)).run()
 
 
-def start(loaded: Loaded, count: int, scratch: Path, *, dry_run: bool) -> list[_Process]:
+def start(loaded: Loaded, task: Task, count: int, scratch: Path) -> list[_Process]:
     """Start all processes; rank 0 gets the configuration through a pipe, because it may hold secrets."""
     port = free_port()
     found: list[_Process] = []
@@ -64,7 +67,7 @@ def start(loaded: Loaded, count: int, scratch: Path, *, dry_run: bool) -> list[_
             LAUNCHER: str(os.getpid()),
             NEWS: str(scratch / "news.json"),
             **({} if log is None else {LOG: str(log)}),
-            **({DRY_RUN: "1"} if dry_run else {}),
+            TASK: task.as_text(),
         }
         output = None if log is None else log.open("wb")
         popen = subprocess.Popen(
@@ -200,7 +203,15 @@ def how_it_ended(code: int) -> str:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody uses now.
+
+    Not one of those that the system gives to clients: there the next connection of any program may take it before rank 0 does.
+    """
+    for port in random.SystemRandom().sample(range(FIRST_PORT, FIRST_PORT + PORTS), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise TrainingError(f"none of 100 ports of this machine from {FIRST_PORT} to {FIRST_PORT + PORTS} was free")

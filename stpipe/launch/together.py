@@ -1,4 +1,4 @@
-"""A training run in one of several processes, however they were started."""
+"""What a command does in one of several processes, however they were started."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pathlib import Path
 from stpipe.config.load import Loaded
 from stpipe.config.offline import go_offline
 from stpipe.core.peers import Peers
+from stpipe.launch.task import Task
 
 
-def train_together(
-    peers: Peers, compose: Callable[[], Loaded], *, dry_run: bool = False, at_start: Callable[[Path], None] | None = None
-) -> int:
-    """Train; rank 0 composes, all others take the configuration that it came to. Returns the exit code.
+def run_together(peers: Peers, compose: Callable[[], Loaded], task: Task, *, at_start: Callable[[Path], None] | None = None) -> int:
+    """Run the task; rank 0 composes, all others take the configuration that it came to. Returns the exit code.
 
     Args:
         peers: the processes.
         compose: gives the configuration; called by rank 0 only.
-        dry_run: stop after the plan.
+        task: what is done.
         at_start: called with the run directory once it is there.
 
     Raises:
@@ -37,9 +36,7 @@ def train_together(
         loaded = own[0] if own else Loaded.from_json(found)
         if loaded.values["offline"]:
             go_offline()
-        from stpipe.pipeline.train import run_train
-
-        return run_train(loaded, dry_run=dry_run, peers=peers, at_start=at_start)
+        return task.run(loaded, peers=peers, at_start=at_start)
     except BaseException as error:
         cause = peers.cause(error)
         peers.fail(cause)

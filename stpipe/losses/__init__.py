@@ -8,7 +8,7 @@ from stpipe.losses.csr import CSRLoss
 from stpipe.losses.denoising import DenoisingAutoEncoderLoss
 from stpipe.losses.distillation import DistillKLDivLoss, MarginMSELoss, MSELoss, SparseDistillKLDivLoss
 from stpipe.losses.embed_distill import EmbedDistillLoss
-from stpipe.losses.guided import GISTEmbedLoss
+from stpipe.losses.guided import GISTEmbedLoss, Guide
 from stpipe.losses.lambda_loss import LambdaLoss, RankNetLoss
 from stpipe.losses.layers import AdaptiveLayerLoss, Matryoshka2dLoss
 from stpipe.losses.listwise import ADRMSELoss, ListMLELoss, ListNetLoss, PListMLELoss
@@ -20,7 +20,7 @@ from stpipe.losses.score_contrast import RerankerMultipleNegativesRankingLoss
 from stpipe.losses.score_pairs import BinaryCrossEntropyLoss, CrossEntropyLoss, RerankerMarginMSELoss, RerankerMSELoss
 from stpipe.losses.softmax import SoftmaxLoss
 from stpipe.losses.splade import SpladeLoss
-from stpipe.losses.tension import ContrastiveTensionLoss
+from stpipe.losses.tension import ContrastiveTensionLoss, ContrastiveTensionLossInBatchNegatives
 from stpipe.losses.triplets import (
     BatchAllTripletLoss,
     BatchHardSoftMarginTripletLoss,
@@ -43,6 +43,7 @@ __all__ = [
     "CoSENTLoss",
     "ContrastiveLoss",
     "ContrastiveTensionLoss",
+    "ContrastiveTensionLossInBatchNegatives",
     "CosineSimilarityLoss",
     "CrossEntropyLoss",
     "DenoisingAutoEncoderLoss",
@@ -50,6 +51,7 @@ __all__ = [
     "EmbedDistillLoss",
     "GISTEmbedLoss",
     "GlobalOrthogonalRegularizationLoss",
+    "Guide",
     "LambdaLoss",
     "ListMLELoss",
     "ListNetLoss",

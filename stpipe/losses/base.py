@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from stpipe.config.fields import option
 from stpipe.core.context import StepContext
 from stpipe.core.reps import RepBatch
 from stpipe.core.result import LossOutput
+
+if TYPE_CHECKING:
+    from stpipe.losses.guided import Guide
 
 COUPLINGS: tuple[str, ...] = ("row", "anchor", "batch")  # from loose to tight
 
@@ -51,8 +54,11 @@ class Loss(ABC):
         sparsity: what it keeps sparse representations sparse by: "regularizer" (every active term costs), "autoencoder" (it
             trains the model's SparseAutoEncoder), None: it does not.
         num_outputs: what it needs of a cross-encoder: "one" score for each pair, or one for each of the "classes" of the data.
+        margins: whether the labels may be margins of a teacher, and not only its scores.
         teachers: other models whose representations of the texts it needs, as keys of RepBatch.teacher: "guide", a frozen one, or
             "twin", a copy of the model that is trained beside it.
+        learns: whether it has parameters of its own (`learned`): "always", or the key that gives it some when it is set;
+            None: never.
         citation: BibTeX of the source, for the model card.
     """
 
@@ -64,7 +70,9 @@ class Loss(ABC):
     label_range: ClassVar[tuple[float, float] | None] = None
     sparsity: ClassVar[str | None] = None
     num_outputs: ClassVar[str | None] = None
+    margins: ClassVar[bool] = False
     teachers: ClassVar[tuple[str, ...]] = ()
+    learns: ClassVar[str | None] = None
     citation: ClassVar[str] = ""
 
     def inner(self) -> tuple[Loss, ...]:
@@ -116,6 +124,23 @@ class Loss(ABC):
     def needs_teachers(self) -> frozenset[str]:
         """The teachers of this loss and of those inside."""
         return frozenset(self.teachers).union(*(loss.needs_teachers() for loss in self.inner()))
+
+    def guides(self) -> frozenset[Guide]:
+        """The guide models of this loss and of those inside."""
+        return frozenset().union(*(loss.guides() for loss in self.inner()))
+
+    def encoded(self, roles: frozenset[str]) -> frozenset[str]:
+        """Of these roles, those whose texts the model encodes: all, unless a loss looks at some of them through the twin alone."""
+        inner = self.inner()
+        return frozenset().union(*(loss.encoded(roles) for loss in inner)) if inner else roles
+
+    def encoded_by_twin(self, roles: frozenset[str]) -> frozenset[str]:
+        """Of these roles, those whose texts the twin encodes; none for most losses."""
+        return frozenset().union(*(loss.encoded_by_twin(roles) for loss in self.inner()))
+
+    def target_width(self, embedding_dim: int) -> int | None:
+        """Width of the teacher's vectors that the loss compares a model's embeddings with; None: it looks at no such vectors."""
+        return next((width for loss in self.inner() if (width := loss.target_width(embedding_dim)) is not None), None)
 
     def fitted(self, grades: Tensor) -> Loss:
         """The loss with what it derives from the data, such as the share of negatives or the number of classes; most derive nothing.

@@ -32,6 +32,7 @@ class DenoisingAutoEncoderLoss(Loss):
     coupling: ClassVar[str] = "row"
     counts: ClassVar[str] = "tokens"
     formats: ClassVar[tuple[str, ...]] = ("text",)
+    learns: ClassVar[str | None] = "always"
     citation: ClassVar[str] = citations.TSDAE
 
     del_ratio: float = option(0.6, ge=0, lt=1, help="Share of the words that are deleted; one at least is kept.")

@@ -40,6 +40,9 @@ class MSELoss(Loss):
     kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
     citation: ClassVar[str] = citations.DISTILLATION
 
+    def target_width(self, embedding_dim: int) -> int | None:
+        return embedding_dim
+
     def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
         return LossOutput.per_row(torch.stack([self._error(batch, role) for role in batch.roles]).mean(0))
 
@@ -97,6 +100,7 @@ class MarginMSELoss(Loss):
     coupling: ClassVar[str] = "row"
     formats: ClassVar[tuple[str, ...]] = ("triplet-score", "n-tuple-scores")
     kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
+    margins: ClassVar[bool] = True
     citation: ClassVar[str] = citations.MARGIN_MSE
 
     similarity: SimilarityName = option("dot", help=SIMILARITY_HELP)

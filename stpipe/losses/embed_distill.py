@@ -16,7 +16,7 @@ from stpipe.core.result import LossOutput
 from stpipe.losses import citations
 from stpipe.losses.base import Loss, ModelFacts
 from stpipe.losses.distillation import teacher_vectors
-from stpipe.losses.learned import linear
+from stpipe.losses.learned import PrefixLinear
 from stpipe.ops.convert import upcast
 from stpipe.ops.similarity import cosine_paired
 
@@ -36,6 +36,7 @@ class EmbedDistillLoss(Loss):
 
     coupling: ClassVar[str] = "row"
     formats: ClassVar[tuple[str, ...]] = ("text-vector", "pair-vector")
+    learns: ClassVar[str | None] = "projection_dim"
     citation: ClassVar[str] = citations.EMBED_DISTILL
 
     distance_metric: Literal["cosine", "l2", "mse"] = option("cosine", help="How far apart two vectors are; cosine ignores their lengths.")
@@ -43,16 +44,19 @@ class EmbedDistillLoss(Loss):
         None, ge=1, help="Width of the teacher's vectors where it is not the student's: a linear map to it is learned. None: no map."
     )
 
+    def target_width(self, embedding_dim: int) -> int | None:
+        return self.projection_dim or embedding_dim
+
     def learned(self, model: ModelFacts) -> nn.Module | None:
-        return nn.Linear(model.embedding_dim, self.projection_dim) if self.projection_dim is not None else None
+        return PrefixLinear(model.embedding_dim, self.projection_dim) if self.projection_dim is not None else None
 
     def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
         layer = self.own(ctx) if self.projection_dim is not None else None
         return LossOutput.per_row(torch.stack([self._distance(batch, role, layer) for role in batch.roles]).mean(0))
 
-    def _distance(self, batch: RepBatch, role: str, layer: nn.Linear | None) -> Tensor:
+    def _distance(self, batch: RepBatch, role: str, layer: nn.Module | None) -> Tensor:
         """(B,) distances of one role."""
-        x = upcast(batch.local(role)) if layer is None else linear(batch.local(role), layer)
+        x = upcast(batch.local(role)) if layer is None else layer(batch.local(role))
         y = teacher_vectors(batch.targets, role, x.shape[-1], loss="embed_distill").to(x.dtype)
         if self.distance_metric == "cosine":
             return 1 - cosine_paired(x, y)

@@ -12,14 +12,22 @@ from stpipe.config.errors import ConfigError
 from stpipe.config.fields import option
 from stpipe.config.registry import LOSSES
 from stpipe.core.context import StepContext
-from stpipe.core.reps import RepBatch
+from stpipe.core.reps import GUIDE, RepBatch
 from stpipe.core.result import LossOutput
 from stpipe.losses import citations
 from stpipe.losses.base import Loss
 from stpipe.losses.in_batch import InBatch
 from stpipe.ops.similarity import cosine_matrix, cosine_paired
 
-GUIDE = "guide"
+
+@dataclass(frozen=True)
+class Guide:
+    """The model that finds false negatives. Each of its texts is encoded once, before training."""
+
+    model: str = option(help="Directory, `package://MODULE/SUBDIR` or Hub id of a dense embedding model; it is not trained.")
+    query_prompt: str | None = option(None, help="Put before each anchor; None leaves it to the guide.")
+    document_prompt: str | None = option(None, help="Put before each other text; None leaves it to the guide.")
+    batch_size: int = option(32, ge=1, help="Texts of a forward through the guide.")
 
 
 @LOSSES.register("gist_embed", aliases=("GISTEmbedLoss", "cached_gist_embed", "CachedGISTEmbedLoss"))
@@ -43,6 +51,7 @@ class GISTEmbedLoss(Loss):
     teachers: ClassVar[tuple[str, ...]] = (GUIDE,)
     citation: ClassVar[str] = citations.GIST_EMBED
 
+    guide: Guide | None = option(None, help="The guide model; a run needs one. None is for batches that bring its representations.")
     temperature: float = option(0.01, gt=0, help="Divides the cosine before the softmax; 1 / scale of mnrl.")
     margin_strategy: Literal["absolute", "relative"] = option(
         "absolute", help="Whether margin is a difference of similarities or a share of the positive's similarity."
@@ -55,6 +64,9 @@ class GISTEmbedLoss(Loss):
     mask_duplicates: bool = option(
         True, help="Leave out negatives that are known to be positives: same text, or positive of the same anchor text."
     )
+
+    def guides(self) -> frozenset[Guide]:
+        return frozenset() if self.guide is None else frozenset({self.guide})
 
     def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
         view = InBatch.of(batch, mask_duplicates=self.mask_duplicates)
@@ -91,6 +103,6 @@ def guided(batch: RepBatch) -> RepBatch:
     if missing:
         raise ConfigError(
             f"loss 'gist_embed' needs a guide model's representations of {', '.join(batch.roles)}, but the batch has none of "
-            f"{', '.join(missing)}. Name a guide for the data set, or use mnrl, which needs none"
+            f"{', '.join(missing)}. Name a guide in loss.guide.model, or use mnrl, which needs none"
         )
     return replace(batch, columns={role: columns[role] for role in batch.columns}).map_reps(Tensor.detach)

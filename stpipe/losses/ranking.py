@@ -49,6 +49,7 @@ class MultipleNegativesRankingLoss(Loss):
     coupling: ClassVar[str] = "anchor"
     formats: ClassVar[tuple[str, ...]] = ("pair", "triplet", "n-tuple")
     kinds: ClassVar[tuple[str, ...]] = ("dense", "sparse")
+    learns: ClassVar[str | None] = "learn_scale"
     citation: ClassVar[str] = citations.INFO_NCE
 
     scale: float = option(20.0, gt=0, help="Factor of the similarity before the softmax, 1 / temperature. 20 suits cosine; try 1 for dot.")

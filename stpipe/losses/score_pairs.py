@@ -147,6 +147,7 @@ class RerankerMarginMSELoss(ScoreLoss):
 
     counts: ClassVar[str] = "negatives"
     formats: ClassVar[tuple[str, ...]] = ("triplet-score", "n-tuple-scores")
+    margins: ClassVar[bool] = True
     citation: ClassVar[str] = citations.MARGIN_MSE
 
     def __call__(self, batch: ScoreBatch, ctx: StepContext) -> LossOutput:

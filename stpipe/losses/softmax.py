@@ -16,7 +16,7 @@ from stpipe.core.reps import RepBatch
 from stpipe.core.result import LossOutput
 from stpipe.losses import base, citations
 from stpipe.losses.base import Loss, ModelFacts
-from stpipe.losses.learned import linear
+from stpipe.losses.learned import PrefixLinear
 from stpipe.ops.convert import upcast
 
 
@@ -34,6 +34,7 @@ class SoftmaxLoss(Loss):
 
     coupling: ClassVar[str] = "row"
     formats: ClassVar[tuple[str, ...]] = ("pair-class",)
+    learns: ClassVar[str | None] = "always"
     citation: ClassVar[str] = citations.SENTENCE_BERT
 
     num_labels: int | None = option(
@@ -73,7 +74,7 @@ class SoftmaxLoss(Loss):
     def learned(self, model: ModelFacts) -> nn.Module | None:
         if self.num_labels is None:
             raise ConfigError(Problem("num_labels", "is taken from the labels of the training data: call fitted(grades) first, or give it"))
-        return nn.Linear(self.blocks * model.embedding_dim, self.num_labels)
+        return PrefixLinear(self.blocks * model.embedding_dim, self.num_labels)
 
     def __call__(self, batch: RepBatch, ctx: StepContext) -> LossOutput:
         a, p = upcast(batch.local("anchor")), upcast(batch.local("positive"))
@@ -81,7 +82,7 @@ class SoftmaxLoss(Loss):
         parts = [a, p] if self.concatenation_sent_rep else []
         parts += [(a - p).abs()] if self.concatenation_sent_difference else []
         parts += [a * p] if self.concatenation_sent_multiplication else []
-        logits = linear(torch.cat(parts, dim=1), self.own(ctx), self.blocks)
+        logits = self.own(ctx)(torch.cat(parts, dim=1), self.blocks)
         # gather checks the class: an error on a CPU, a failed assertion of the device on a GPU; nothing is left out, as -100 would be.
         out = LossOutput.per_row(-torch.log_softmax(logits, dim=1).gather(1, label[:, None]).squeeze(1))
         return replace(out, metrics={"accuracy": (logits.argmax(1) == label).float().mean()})

@@ -12,6 +12,7 @@ from stpipe.models.paths import resolve_path
 from stpipe.models.sentence_transformer import SentenceTransformer
 from stpipe.models.sparse_encoder import SparseEncoder
 from stpipe.models.splade import SpladeModel
+from stpipe.models.static import StaticModel
 from stpipe.models.tokenizer import load_tokenizer, tokenizer_fingerprint
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "SentenceTransformer",
     "SparseEncoder",
     "SpladeModel",
+    "StaticModel",
     "load_tokenizer",
     "resolve_path",
     "tokenizer_fingerprint",

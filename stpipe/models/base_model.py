@@ -17,9 +17,11 @@ from stpipe.core.reps import Rep
 from stpipe.core.tokens import Tokens
 from stpipe.models.encoder import Encoder
 from stpipe.models.format import LoadOptions, Settings, dense_stack, read_modules, read_settings, write_model
+from stpipe.models.inference import Place, Share, Work, perform
 from stpipe.models.modules import Module
 from stpipe.models.paths import resolve_path
 from stpipe.models.renamed import renamed
+from stpipe.models.runtimes import BACKENDS
 from stpipe.models.tokenizer import UNLIMITED
 
 logger = logging.getLogger("stpipe")
@@ -58,8 +60,9 @@ class BaseModel(nn.Module):
         cache_folder, revision, token, local_files_only, trust_remote_code: for Hub models.
         model_kwargs, processor_kwargs, config_kwargs: arguments for transformers' model (dtype, device_map,
             attn_implementation...), tokenizer and configuration.
-        model_card_data: kept for the model card.
-        backend: only "torch".
+        model_card_data: SentenceTransformerModelCardData, or that of the kind of model; `save_pretrained` writes README.md with it.
+        backend: what computes the backbone: torch, onnx or openvino. For the latter two, model_kwargs take `file_name`, `subfolder`,
+            `export`, and `provider`, `provider_options`, `session_options` (onnx) or `ov_config`, `device` (openvino); see docs/exports.md.
         load: further fields of LoadOptions, for classes that have them as arguments.
     """
 
@@ -92,8 +95,8 @@ class BaseModel(nn.Module):
         load: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if backend != "torch":
-            raise ConfigError(f"backend '{backend}' is not supported; use 'torch'")
+        check_backend(backend, modules)
+        self.backend = backend
         if tokenizer_kwargs is not None:
             renamed("tokenizer_kwargs", "processor_kwargs")
             processor_kwargs = processor_kwargs or tokenizer_kwargs
@@ -102,12 +105,15 @@ class BaseModel(nn.Module):
         if modules is None:
             if self.name_or_path is None:
                 raise ConfigError("give either model_name_or_path or modules")
-            path = resolve_path(self.name_or_path, offline=local_files_only, revision=revision, token=token, cache_dir=cache_folder)
+            path = resolve_path(
+                self.name_or_path, offline=local_files_only, revision=revision, token=token, cache_dir=cache_folder, backend=backend
+            )
             remote = {"trust_remote_code": True} if trust_remote_code else {}
             options = LoadOptions(
                 model={**remote, **(model_kwargs or {})},
                 tokenizer={**remote, **(processor_kwargs or {})},
                 config={**remote, **(config_kwargs or {})},
+                backend=backend,
                 **(load or {}),
             )
             settings = read_settings(path)
@@ -171,6 +177,14 @@ class BaseModel(nn.Module):
         finally:
             self.train(training)
 
+    def perform(self, work: Work, share: Share, place: Place) -> None:
+        """Compute one share of what another process of the run was asked for.
+
+        place: gets the places of some inputs (n,), and what was computed of them.
+        """
+        with self.inference():
+            perform(self.encoder, work, share, place)
+
     # Properties and storage
 
     @property
@@ -228,10 +242,20 @@ class BaseModel(nn.Module):
         return Settings(dict(self.prompts), self.default_prompt_name, model_type=self.model_type)
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Write a directory that sentence-transformers and stpipe read. Without model card; see stpipe/cards."""
+        """Write a directory that sentence-transformers and stpipe read; with a model card when the model was given `model_card_data`."""
         write_model(Path(path), modules=list(self), settings=self.settings())
+        if self.model_card_data is not None:
+            self.model_card_data.write(path)
 
     save = save_pretrained
+
+
+def check_backend(backend: str, modules: Sequence[Module] | None) -> None:
+    """Refuse a backend that there is none of, and one for modules that are made already."""
+    if backend not in ("torch", *BACKENDS):
+        raise ConfigError(unknown_name("backend", backend, ["torch", *BACKENDS]))
+    if backend != "torch" and modules is not None:
+        raise ConfigError(f"backend '{backend}' is for models that are loaded; modules that are given compute as they are")
 
 
 def best_device() -> str:

@@ -177,12 +177,16 @@ class CrossEncoder(BaseModel):
     def _logits(self, pairs: Sequence[Pair], prompt: str, batch_size: int, show_progress_bar: bool | None, *, to_cpu: bool) -> Tensor:
         """(N, C) outputs of the model."""
         show = logger.isEnabledFor(logging.INFO) if show_progress_bar is None else show_progress_bar
-        job = inference.Job([], prompt, batch_size, self.max_seq_length, show)
-        sizes = [len(first) + len(second) for first, second in pairs]
+        job = inference.Job(pairs, prompt, batch_size, self.max_seq_length, show)
         with self.inference():
-            return inference.scores(
-                self.encoder, job, sizes, lambda places: self.pair_tokens([pairs[i] for i in places], prompt), to_cpu=to_cpu
-            )
+            return inference.scores(self.encoder, job, self._tokens_of(job), to_cpu=to_cpu)
+
+    def perform(self, work: inference.Work, share: inference.Share, place: inference.Place) -> None:
+        with self.inference():
+            inference.perform(self.encoder, work, share, place, self._tokens_of(work.job))
+
+    def _tokens_of(self, job: inference.Job) -> inference.TokensOf:
+        return lambda places: self.pair_tokens([(job.texts[i][0], job.texts[i][1]) for i in places], job.prompt)
 
     def rank(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.models.backbone import is_causal
@@ -13,14 +13,13 @@ from stpipe.models.format import (
     LoadOptions,
     Settings,
     first_folder,
-    read_causal_lm,
-    read_classifier,
     read_modules,
+    read_task,
     stored_config,
     stored_limits,
     stored_modules,
 )
-from stpipe.models.modules import LogitScore, Module
+from stpipe.models.modules import CausalLanguageModel, LogitScore, Module, SequenceClassifier
 
 
 def cross_encoder_stack(
@@ -39,10 +38,10 @@ def cross_encoder_stack(
     # How long texts of another kind of model may be says nothing about pairs.
     stored = {key: value for key, value in stored_limits(folder).items() if key == "do_lower_case"}
     if is_causal(stored_config(folder, options, stored)):
-        asked = read_causal_lm(folder, options, stored)
+        asked = cast(CausalLanguageModel, read_task("text-generation", folder, options, stored))
         asked.message_format = message_format(asked.tokenizer)
         return [asked, logit_score(asked.tokenizer, true_token or "yes", false_token or "no")]
-    backbone = read_classifier(folder, options, stored)
+    backbone = cast(SequenceClassifier, read_task("sequence-classification", folder, options, stored))
     backbone.message_format = message_format(backbone.tokenizer)
     return asking([backbone], true_token, false_token) if true_token or false_token else [backbone]
 

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import transformers
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from stpipe.config.errors import ConfigError
 from stpipe.models.backbone import is_causal, load_backbone, load_causal_lm, load_classifier, load_config, load_masked_lm
@@ -28,6 +28,8 @@ from stpipe.models.modules import (
     SequenceClassifier,
     Transformer,
 )
+from stpipe.models.modules.headed import HeadedTransformer
+from stpipe.models.runtimes import RUNTIME_KEYS, load_runtime
 from stpipe.models.tokenizer import load_tokenizer
 
 MODULES_FILE = "modules.json"
@@ -64,7 +66,8 @@ class LoadOptions:
 
     model, tokenizer, config: arguments for the three from_pretrained of transformers; hidden_dropout, attention_dropout, head_dropout:
     None keeps the model's own; max_seq_length: None keeps the stored one; num_labels: outputs of a classification head, None keeps the
-    stored one, and gives an encoder without such a head one output.
+    stored one, and gives an encoder without such a head one output; backend: what computes it (torch, onnx, openvino), whose own
+    options (models/runtimes/files.py: RUNTIME_KEYS) are in `model`.
     """
 
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -75,6 +78,7 @@ class LoadOptions:
     max_seq_length: int | None = None
     head_dropout: float | None = None
     num_labels: int | None = None
+    backend: str = "torch"
 
 
 Bare = Callable[[Path, LoadOptions], list[Module]]
@@ -135,7 +139,31 @@ def read_transformer(directory: Path, options: LoadOptions, *, task: str = Trans
     task = stored.get("transformer_task") or task
     if task not in TASKS:
         raise ConfigError(f"{directory}: the Transformer is for '{task}'; supported are {', '.join(TASKS)}")
-    return TASKS[task](directory, options, stored)
+    return read_task(task, directory, options, stored)
+
+
+def read_task(task: str, directory: Path, options: LoadOptions, stored: Mapping[str, Any]) -> Transformer:
+    """A backbone for a task, computed by the backend of the options."""
+    if options.backend == "torch":
+        return TASKS[task](directory, options, stored)
+    given = {**kept(stored, "model"), **options.model}
+    plain = replace(options, backend="torch", model={key: value for key, value in options.model.items() if key not in RUNTIME_KEYS})
+    own = replace(options, config={key: value for key, value in options.config.items() if key != "num_labels"})
+    model = load_runtime(
+        directory,
+        config=stored_config(directory, own, stored),
+        backend=options.backend,
+        options=given,
+        torch_backbone=lambda: TASKS[task](directory, plain, stored),
+    )
+    # The classes of modules ask a transformers model for nothing that a graph in its place does not answer.
+    backbone = CLASSES[task](cast(PreTrainedModel, model), tokenizer=None)
+    backbone.position_offset = model.position_offset
+    if isinstance(backbone, HeadedTransformer):
+        backbone.message_format = stored_message_format(stored)
+    else:
+        backbone.packing_obstacle = f"the backend {options.backend} computes a graph of padded texts"
+    return with_tokenizer(backbone, directory, options, stored)
 
 
 def stored_limits(directory: Path) -> dict[str, Any]:
@@ -248,6 +276,9 @@ TASKS: dict[str, Callable[[Path, LoadOptions, Mapping[str, Any]], Transformer]] 
     "fill-mask": read_masked_lm,
     "sequence-classification": read_classifier,
     "text-generation": read_causal_lm,
+}
+CLASSES: Mapping[str, type[Transformer]] = {
+    cls.task: cls for cls in (Transformer, MaskedLanguageModel, SequenceClassifier, CausalLanguageModel)
 }
 
 

@@ -22,6 +22,7 @@ def resolve_path(
     revision: str | None = None,
     token: bool | str | None = None,
     cache_dir: str | None = None,
+    backend: str = "torch",
 ) -> Path:
     """Directory that holds the model.
 
@@ -32,6 +33,7 @@ def resolve_path(
         revision: branch, tag or commit on the Hub.
         token: Hub token; None uses the one that is logged in.
         cache_dir: Hub cache; None is the one under HF_HOME.
+        backend: torch, onnx or openvino: whose files are fetched from the Hub, too.
     """
     if name_or_path.startswith(PACKAGE):
         return package_path(name_or_path)
@@ -42,7 +44,7 @@ def resolve_path(
         raise ConfigError(f"'{name_or_path}' is a file; a model is a directory (or package://MODULE/SUBDIR, or a Hub id)")
     if not HUB_ID.fullmatch(name_or_path):
         raise ConfigError(f"there is no directory '{name_or_path}'. Give an existing directory, package://MODULE/SUBDIR or a Hub id")
-    return hub_path(name_or_path, offline=offline, revision=revision, token=token, cache_dir=cache_dir)
+    return hub_path(name_or_path, offline=offline, revision=revision, token=token, cache_dir=cache_dir, backend=backend)
 
 
 def package_path(url: str) -> Path:
@@ -61,14 +63,16 @@ def package_path(url: str) -> Path:
     return path
 
 
-def hub_path(name: str, *, offline: bool, revision: str | None, token: bool | str | None, cache_dir: str | None) -> Path:
+def hub_path(
+    name: str, *, offline: bool, revision: str | None, token: bool | str | None, cache_dir: str | None, backend: str = "torch"
+) -> Path:
     """Snapshot of a Hub repository, downloaded unless the cache has it. Without a connection the cache alone is asked."""
     from huggingface_hub import snapshot_download
 
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     reasons = []
     for repo in (name,) if "/" in name else (name, f"sentence-transformers/{name}"):
-        ignored, failure = (list(WEIGHTS_OF_OTHERS), "") if offline else ignored_files(repo, revision, token)
+        ignored, failure = (unneeded(backend), "") if offline else ignored_files(repo, revision, token, backend=backend)
         try:
             snapshot = snapshot_download(
                 repo,
@@ -91,14 +95,19 @@ def hub_path(name: str, *, offline: bool, revision: str | None, token: bool | st
     )
 
 
-def ignored_files(repo: str, revision: str | None, token: bool | str | None) -> tuple[list[str], str]:
+def unneeded(backend: str) -> list[str]:
+    """Patterns of the weights that a backend does not read."""
+    return [pattern for pattern in WEIGHTS_OF_OTHERS if backend not in pattern]
+
+
+def ignored_files(repo: str, revision: str | None, token: bool | str | None, *, backend: str = "torch") -> tuple[list[str], str]:
     """(patterns of files that are not needed, why the Hub could not be asked or empty).
 
     Not needed are other frameworks' weights, and .bin weights beside safetensors.
     """
     from huggingface_hub import HfApi
 
-    patterns = list(WEIGHTS_OF_OTHERS)
+    patterns = unneeded(backend)
     try:
         # model_info asks once; listing the files would retry for half a minute where there is no network
         files = [s.rfilename for s in HfApi().model_info(repo, revision=revision, token=token, timeout=TIMEOUT).siblings or ()]

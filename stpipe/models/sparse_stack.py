@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stpipe.models.format import LoadOptions, dense_stack, first_folder, read_json, read_masked_lm, stored_limits
+from stpipe.models.format import LoadOptions, dense_stack, first_folder, read_json, read_masked_lm, read_task, stored_limits
 from stpipe.models.modules import Module, Router, SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
 
 SPARSE = (SpladePooling, SparseAutoEncoder, SparseStaticEmbedding, Router)
@@ -16,7 +16,9 @@ def splade_stack(
 ) -> list[Module]:
     """SPLADE on the masked-language model in a directory; fresh_head gives an encoder that has no head a new one."""
     folder = first_folder(directory)
-    backbone = read_masked_lm(folder, options, stored_limits(folder), fresh_head=fresh_head)
+    stored = stored_limits(folder)
+    graph = options.backend != "torch"
+    backbone = read_task("fill-mask", folder, options, stored) if graph else read_masked_lm(folder, options, stored, fresh_head=fresh_head)
     return [backbone, SpladePooling(pooling=pooling, activation=activation, embedding_dim=backbone.output_dim())]
 
 

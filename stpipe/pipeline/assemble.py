@@ -22,10 +22,12 @@ from stpipe.losses.base import Loss
 from stpipe.models.base_model import BaseModel, limit_of
 from stpipe.models.cross_encoder import CrossEncoder
 from stpipe.pipeline.console import Reporter
+from stpipe.pipeline.guides import guided_collators
 from stpipe.pipeline.noise import noisy_collators
 from stpipe.pipeline.objective import label_ranges, losses_of, sampler_of
 from stpipe.pipeline.pairs import check_outputs, fitted, fitted_to_classes, pair_collators
 from stpipe.pipeline.teacher import PackagedTeacher
+from stpipe.pipeline.teaching import Teaching, check_widths
 from stpipe.pipeline.training_texts import PreparedTexts
 
 
@@ -55,14 +57,6 @@ class Parts:
     def source(self, name: str) -> SourceSection:
         """Configuration of one data set."""
         return source_of(self.root, name)
-
-    def examples(self, count: int = 3) -> dict[str, list[dict[str, str]]]:
-        """The first rows of each data set by role, for a card whose author allows that."""
-        found = {}
-        for name, source in self.data.train.items():
-            columns = source.rows().columns
-            found[name] = [{role: str(columns[role][i]) for role in columns} for i in range(min(count, len(source)))]
-        return found
 
     def module(self) -> TrainModule:
         """Encoder and objectives as one module."""
@@ -110,6 +104,7 @@ def load_data(root: RootConfig, model: BaseModel, out: Console) -> PreparedData:
         offline=root.offline,
         label_ranges=label_ranges(root),
         teacher=PackagedTeacher(device=choose_device(root.trainer.device), progress=report),
+        teach=Teaching(root, out),
         progress=report,
     )
 
@@ -141,5 +136,7 @@ def assemble(root: RootConfig, out: Console) -> Parts:
     else:
         losses = fitted_to_classes(losses, data.train)
         collators = noisy_collators(losses, lambda name: role_tokenizer(model, "anchor", routes_of(root, (name,))[name]).tokenizer)
+        collators = guided_collators(root, losses, data.train, collators, out)
+        check_widths(losses, data.train, model.encoder.embedding_dim)
     start = root.model.adapt(model, PreparedTexts(data.train, routes_of(root, data.train), model.encoder.route_of))
     return Parts(root, model, data, losses, sampler_of(root, losses, data.train), collators, start)

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.load import Loaded, to_root
+from stpipe.config.sections import RootConfig
+from stpipe.core.peers import Peers
 from stpipe.engine.backends import choose_device
 from stpipe.evaluation.base import Evaluation
+from stpipe.evaluation.helping import with_all
 from stpipe.evaluation.run import all_baselines, evaluate_all
 from stpipe.evaluation.write import write_evaluation
+from stpipe.models.base_model import BaseModel
 from stpipe.models.load import load_model
 from stpipe.models.paths import resolve_path
 from stpipe.pipeline.assemble import load_data
@@ -22,7 +27,7 @@ from stpipe.pipeline.mined_data import with_mined_data
 from stpipe.reports.text import system_name
 
 
-def run_evaluate(model: str, loaded: Loaded) -> int:
+def run_evaluate(model: str, loaded: Loaded, *, peers: Peers | None = None) -> int:
     """Evaluate and write `evaluate/NAME/` into the run directory that MODEL is, else into outputs/evaluate/<model>/.
 
     Only the weights' place is taken from the configuration's model section: what a recipe would add to a base model is in
@@ -31,13 +36,23 @@ def run_evaluate(model: str, loaded: Loaded) -> int:
     Args:
         model: as the user gave it.
         loaded: configuration with the evaluators, the held-out data, and model.name_or_path pointing to the weights.
+        peers: the processes that compute; None: this one alone.
     """
-    out = console(loaded.values["trainer"]["progress"])
+    peers = peers or Peers()
+    out = console(loaded.values["trainer"]["progress"] if peers.is_main else "off")
     root = to_root(loaded.values)
     if not root.evaluator:
         raise ConfigError(Problem("evaluator", "there is no evaluator. Name one (evaluator=retrieval), or a recipe that has some"))
+    device = own_device(choose_device(root.trainer.device), peers)
+    with peers.main_first("model"):  # which may be downloaded
+        encoder = load_model(resolve_path(root.model.name_or_path, offline=root.offline), device=device)
+    with_all(peers, encoder, "evaluate", lambda: evaluate_model(model, encoder, root, out))
+    return 0
+
+
+def evaluate_model(model: str, encoder: BaseModel, root: RootConfig, out: Console) -> None:
+    """Run the evaluators and the systems without a model, write and show what they found."""
     root = with_mined_data(root, out, training=False).root
-    encoder = load_model(resolve_path(root.model.name_or_path, offline=root.offline), device=choose_device(root.trainer.device))
     data = load_data(root, encoder, out)
     rows = {name: source.rows() for name, source in data.eval.items()}
     results = evaluate_all(encoder, root.evaluator, rows, batch_size=root.trainer.eval_batch_size)
@@ -47,7 +62,16 @@ def run_evaluate(model: str, loaded: Loaded) -> int:
         write_evaluation(folder / name, {"after": result, **baselines[name]})
     Console().print(results_table(results, baselines))
     out.print(f"Written to {folder}")
-    return 0
+
+
+def own_device(device: str, peers: Peers) -> str:
+    """The device of this process, of a type of which the machine may have several."""
+    if peers.size == 1 or device != "cuda":
+        return device
+    if peers.local_rank >= torch.cuda.device_count():
+        text = f"process {peers.local_rank} of this machine has no GPU: there are {torch.cuda.device_count()}"
+        raise ConfigError(Problem("backend.num_processes", text))
+    return f"{device}:{peers.local_rank}"
 
 
 def output_folder(model: str) -> Path:

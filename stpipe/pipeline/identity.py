@@ -10,6 +10,9 @@ FREE = (
     "run",
     "card",
     "callbacks",
+    "tracker",
+    "export",
+    "publish",
     "evaluator",
     "offline",
     "backend.num_processes",  # how many there are counts, not who started them (pipeline/resume.py)

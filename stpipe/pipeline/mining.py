@@ -27,7 +27,10 @@ from stpipe.engine.backends import choose_device
 from stpipe.models.base_model import BaseModel
 from stpipe.models.cross_encoder import CrossEncoder
 from stpipe.models.load import load_model
+from stpipe.models.modules import Normalize
 from stpipe.models.paths import resolve_path
+from stpipe.models.sentence_transformer import SentenceTransformer
+from stpipe.models.static_distillation import distil_static
 from stpipe.pipeline.console import Reporter
 from stpipe.search.embedding_cache import text_hashes
 from stpipe.util.mining.formats import RANKED, Names
@@ -84,6 +87,23 @@ class Miner:
     @cached_property
     def model(self) -> BaseModel:
         """The model that finds candidates."""
+        return self._static() if self.mine.static else self._named()
+
+    def _static(self) -> BaseModel:
+        """A static embedding of the model that is named, made once."""
+        folder = self.cache / "static" / self.identity
+
+        def distil(into: Path) -> None:
+            dense = self._named()
+            if not isinstance(dense, SentenceTransformer):
+                what = f"a static embedding is made from a dense model, and mine.model is a {dense.model_type}; remove the key"
+                raise ConfigError(Problem("mine.static", what))
+            SentenceTransformer(modules=[distil_static(dense), Normalize()], device=self.device).save_pretrained(into)
+
+        make_once(folder, distil)
+        return load_model(folder, device=self.device)
+
+    def _named(self) -> BaseModel:
         if self.mine.model is None:
             torch.manual_seed(self.root.trainer.seed)  # as when training starts: new layers are drawn from the global generator
             model: BaseModel = self.root.model.build()
@@ -93,7 +113,8 @@ class Miner:
     @cached_property
     def identity(self) -> str:
         """Of that model: its files, or its weights where they are made from the configuration."""
-        return weights_identity(self.model) if self.mine.model is None else folder_digest(self._path("model", self.mine.model))
+        named = weights_identity(self._named()) if self.mine.model is None else folder_digest(self._path("model", self.mine.model))
+        return digest(["static", VERSION, named]) if self.mine.static else named
 
     @cached_property
     def scorer_identity(self) -> str | None:

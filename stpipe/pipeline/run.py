@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 
 from stpipe.config.errors import PartialError
 from stpipe.config.load import Loaded
 from stpipe.config.sections import TrainerSection
 from stpipe.engine.backends import Runtime
 from stpipe.engine.checkpoint import Checkpoint
+from stpipe.evaluation.helping import with_all
 from stpipe.pipeline.assemble import Parts
 from stpipe.pipeline.run_dir import Claim, RunDirectory
 from stpipe.pipeline.status import Status
 from stpipe.reports.report import write_report
+from stpipe.trackers import Followers
 
 T = TypeVar("T")
 
@@ -33,10 +36,16 @@ class Run:
     checkpoint: Checkpoint | None
     runtime: Runtime
     out: Console
+    followers: Followers
 
     @property
     def settings(self) -> TrainerSection:
         return self.parts.root.trainer
+
+    def warn(self, text: str) -> None:
+        """Say something that deserves a look, and keep it with the run."""
+        self.status.write(warnings=[*self.status.data["warnings"], text])
+        self.out.print(f"[yellow]warning[/] {escape(text)}")
 
     @property
     def resumed(self) -> bool:
@@ -44,13 +53,18 @@ class Run:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes, evaluates and speaks; the others wait for it."""
+        """Whether this process writes, scores and speaks; the others wait for it."""
         return self.runtime.is_main
 
     def on_main(self, stage: str, work: Callable[[], T]) -> T | None:
         """Do the work of a stage on rank 0, for which all others wait; its result, None on the others."""
         with self.status.stage(stage), self.runtime.peers.main_first(stage):
             return work() if self.is_main else None
+
+    def with_all(self, stage: str, work: Callable[[], T]) -> T | None:
+        """The same for a stage that uses the model: the others compute for rank 0 what it asks for, instead of waiting."""
+        with self.status.stage(stage):
+            return with_all(self.runtime.peers, self.parts.model, stage, work)
 
 
 def guarded(run: Run, stages: Callable[[Run], None]) -> int:
@@ -82,9 +96,10 @@ def guarded(run: Run, stages: Callable[[Run], None]) -> int:
         report_or_say(run)
         if not saved:
             raise
+        own = error.remedy if isinstance(error, PartialError) else None
         raise PartialError(
             f"the model is saved in {run.directory.model}, but stage '{failed}' failed: {error}\n"
-            "Finish the run with the same command and trainer.resume=auto."
+            f"Finish the run with {own or 'the same command and trainer.resume=auto'}."
         ) from error
     status.end("finished", 0)
     # The report comes last, because it shows how the run ended; when it fails, the run did not end well after all.

@@ -46,6 +46,10 @@ class RunDirectory:
         return self.path / "evaluation"
 
     @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
+    @property
     def mining(self) -> Path:
         return self.path / "mining"
 

@@ -20,14 +20,19 @@ from stpipe.engine.checkpoint import sync
 from stpipe.engine.length import RunLength
 from stpipe.engine.loop import BestRule, Trainer
 from stpipe.evaluation.base import Evaluation
+from stpipe.evaluation.helping import with_all
 from stpipe.evaluation.run import all_baselines, evaluate_all, full_metrics, greater_is_better
 from stpipe.evaluation.scoring import outputs_of
 from stpipe.evaluation.write import write_evaluation
 from stpipe.models.base_model import BaseModel
+from stpipe.pipeline.card_record import card_callback, record_start
 from stpipe.pipeline.environment import environment
+from stpipe.pipeline.export import export_run
+from stpipe.pipeline.publish import PublishCheckpoints, publish_run
 from stpipe.pipeline.resume import training_identity
 from stpipe.pipeline.run import Run
 from stpipe.pipeline.status import Status
+from stpipe.pipeline.tracking import TrackerNews
 from stpipe.reports.atomic import write_text
 
 Results = Mapping[str, Evaluation]
@@ -53,16 +58,20 @@ def run_stages(run: Run, stream: BatchStream, length: RunLength, plan: Mapping[s
     run.parts.model.to(run.runtime.device)
     before: Results | None = {}
     if run.settings.evaluate_before and run.parts.evaluators:
-        before = run.on_main("evaluate_before", lambda: evaluate_before(run))
+        before = run.with_all("evaluate_before", lambda: evaluate_before(run))
     with run.status.stage("train"):
         trainer = train(run, stream, length)
     run.on_main("save", lambda: save_model(run.parts.model, run.directory.model))
-    run.on_main("evaluate", lambda: evaluate_after(run, trainer, before or {}))
+    run.with_all("evaluate", lambda: evaluate_after(run, trainer, before or {}))
+    if run.parts.root.export:
+        run.on_main("export", lambda: export_run(run))
     run.on_main("card", lambda: write_card(run.directory.path, run.directory.model))
+    if run.parts.root.publish is not None:
+        run.on_main("publish", lambda: publish_model(run))
 
 
 def write_records_of(run: Run, plan: Mapping[str, Any]) -> None:
-    """config.yaml, environment.json, plan.json and data.json: what the run is, before it does anything."""
+    """config.yaml, recipe.json, environment.json, plan.json, data.json and card.json: what the run is, before it does anything."""
     path = run.directory.path
     named = {name: section["train"] for name, _, section in sources(run.loaded.values["dataset"])}  # also where mined data stand in
     facts = {
@@ -79,16 +88,23 @@ def write_records_of(run: Run, plan: Mapping[str, Any]) -> None:
         run.status.data["resumed"].append({"step": run.checkpoint.step if run.checkpoint is not None else 0})
     else:
         write_text(run.directory.config, yaml.safe_dump(redact(run.loaded), sort_keys=False, allow_unicode=True))
+        recipe = {"recipe": run.loaded.recipe, "choices": run.loaded.choices, "changes": run.loaded.changes}
+        write_text(path / "recipe.json", json.dumps(recipe, indent=1, default=str) + "\n")
     run.status.write(state="running", num_steps=plan["steps"], warnings=list(plan["warnings"]))
     write_text(path / "environment.json", json.dumps(environment(device=run.runtime.device, data=facts), indent=1) + "\n")
     write_text(path / "plan.json", json.dumps(plan, indent=1) + "\n")
-    examples = {"examples": run.parts.examples()} if run.parts.root.card.examples else {}
-    write_text(path / "data.json", json.dumps({**run.parts.data.scan.as_dict(), **examples}, indent=1) + "\n")
+    write_text(path / "data.json", json.dumps(run.parts.data.scan.as_dict(), indent=1) + "\n")
+    record_start(run, named)
 
 
 def evaluate(run: Run) -> Results:
     """Results of the model as it is, by evaluator."""
     return evaluate_all(run.parts.model, run.parts.evaluators, run.parts.eval_rows(), batch_size=run.settings.eval_batch_size)
+
+
+def evaluate_between(run: Run) -> dict[str, float] | None:
+    """All metrics under their full names, on rank 0; the other processes compute for it."""
+    return with_all(run.runtime.peers, run.parts.model, "evaluation", lambda: full_metrics(evaluate(run)))
 
 
 def evaluate_before(run: Run) -> Results:
@@ -126,9 +142,9 @@ def train(run: Run, stream: BatchStream, length: RunLength) -> Trainer:
         settings=root.trainer,
         folder=run.directory.checkpoints,
         identity=training_identity(redact(run.loaded), parts, processes=runtime.world_size),
-        evaluate=(lambda: full_metrics(evaluate(run))) if parts.evaluators else None,
+        evaluate=(lambda: evaluate_between(run)) if parts.evaluators else None,
         best=best,
-        callbacks=[*(records(run) if run.is_main else ()), *root.callbacks.values()],
+        callbacks=[*(records(run) if run.is_main else ()), *root.callbacks.values(), *forwarding(run)],
     )
     if run.checkpoint is not None:
         trainer.load(run.checkpoint)
@@ -142,19 +158,38 @@ def train(run: Run, stream: BatchStream, length: RunLength) -> Trainer:
 def records(run: Run) -> list[Callback]:
     """Callbacks that write and show what happens."""
     settings = run.settings
-    return [MetricsLog(run.directory.metrics), _StatusStep(run.status), ProgressDisplay(settings.progress), *watches(run)]
+    return [
+        MetricsLog(run.directory.metrics),
+        _StatusStep(run.status),
+        ProgressDisplay(settings.progress),
+        *watches(run),
+        card_callback(run),
+    ]
 
 
 def watches(run: Run) -> list[Callback]:
     """Callbacks that look for what goes wrong with this kind of model."""
-
-    def warn(text: str) -> None:
-        run.status.write(warnings=[*run.status.data["warnings"], text])
-        run.out.print(f"[yellow]warning[/] {text}")
-
     # An autoencoder has as many active terms as it was given; only where a regulariser decides can they become too many or none.
     regularized = run.parts.root.model.sparsity == "regularizer"
-    return [SparsityWatch(run.parts.model.encoder.embedding_dim, warn)] if regularized else []
+    return [SparsityWatch(run.parts.model.encoder.embedding_dim, run.warn)] if regularized else []
+
+
+def forwarding(run: Run) -> list[Callback]:
+    """Callbacks about what goes elsewhere. They come last, so that the state of the others stands under the same numbers with and without them."""
+    news = [TrackerNews(run.followers, run.warn)] if run.is_main else []
+    publish = run.parts.root.publish
+    if publish is None or not publish.checkpoints:
+        return [*news]
+    return [*news, PublishCheckpoints(publish, run.directory.path, name=str(run.loaded.values["run"]["name"]), warn=run.warn)]
+
+
+def publish_model(run: Run) -> None:
+    """Publish what the stages before left."""
+    publish = run.parts.root.publish
+    assert publish is not None
+    address = publish_run(run.directory, publish, name=str(run.loaded.values["run"]["name"]))
+    run.status.write(published=address)
+    run.out.print(f"Published  {address}")
 
 
 def save_model(model: BaseModel, folder: Path) -> None:

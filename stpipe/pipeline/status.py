@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,14 @@ class NoStatus(Status):
 
     def write(self, **changes: Any) -> None:
         self.data.update(changes)
+
+
+def amend_status(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the status of a run that is over; nothing where there is none, as in a copy of the model alone."""
+    found = read_status(path)
+    if found is not None:
+        change(found)
+        write_text(path, json.dumps(found, indent=1) + "\n")
 
 
 def read_status(path: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from stpipe.cards.content import check_user_template
 from stpipe.config.load import Loaded, redact, to_root
 from stpipe.config.redact import redact_command
 from stpipe.core.peers import Peers
@@ -21,6 +22,7 @@ from stpipe.pipeline.computing import with_strategies
 from stpipe.pipeline.console import console
 from stpipe.pipeline.mined_data import with_mined_data
 from stpipe.pipeline.plan import make_plan, plan_table
+from stpipe.pipeline.publish import check_access
 from stpipe.pipeline.resume import find_checkpoint
 from stpipe.pipeline.rounds import run_rounds
 from stpipe.pipeline.run import Run, guarded
@@ -28,6 +30,7 @@ from stpipe.pipeline.run_dir import Claim, RunDirectory, claim, start_fresh
 from stpipe.pipeline.stages import run_stages
 from stpipe.pipeline.status import NoStatus, Status
 from stpipe.pipeline.together import Together
+from stpipe.pipeline.tracking import tracked
 from stpipe.reports.report import write_report
 
 
@@ -70,6 +73,8 @@ def train_once(loaded: Loaded, values: Mapping[str, Any], dry_run: bool, togethe
     with peers.main_first("mine"):
         mined = with_mined_data(to_root(values), out)
     root = mined.root
+    if root.card.template is not None:
+        check_user_template(Path(root.card.template).expanduser())
     device = choose_device(root.trainer.device)
     with peers.main_first("data"):
         parts = assemble(root, out)
@@ -81,8 +86,10 @@ def train_once(loaded: Loaded, values: Mapping[str, Any], dry_run: bool, togethe
         lambda: find_checkpoint(directory, saved_values, parts, processes=runtime.world_size, notify=out.print)
     )
     parts = with_strategies(parts, stream, runtime, checkpoint)
-    warnings = (*loaded.warnings, *parts.data.scan.warnings)
-    plan = make_plan(parts, stream, length, world_size=runtime.world_size, device=device, warnings=warnings)
+    warnings = [*loaded.warnings, *parts.data.scan.warnings]
+    if peers.is_main:
+        check_access(root.publish, warnings.append)
+    plan = make_plan(parts, stream, length, world_size=runtime.world_size, device=device, warnings=tuple(warnings))
     out.print(plan_table(plan))
     if dry_run:
         out.print(f"Dry run: nothing was written to {directory.path}")
@@ -96,11 +103,12 @@ def train_once(loaded: Loaded, values: Mapping[str, Any], dry_run: bool, togethe
     status = (Status if peers.is_main else NoStatus)(
         directory.status, command=shlex.join(["stpipe", *redact_command(sys.argv[1:])]), previous=claimed.status
     )
-    run = Run(loaded, parts, directory, status, claimed, checkpoint, runtime, out)
-    code = guarded(run, lambda r: run_stages(r, stream, length, plan))
-    if code == 0:
-        report_places(out, directory)
-        runtime.close()
+    with tracked(loaded, directory, status, out, is_main=peers.is_main) as followers:
+        run = Run(loaded, parts, directory, status, claimed, checkpoint, runtime, out, followers)
+        code = guarded(run, lambda r: run_stages(r, stream, length, plan))
+        if code == 0:
+            report_places(out, directory)
+            runtime.close()
     return code
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stpipe.reports.run_record import mapping
@@ -11,7 +11,8 @@ from stpipe.reports.run_record import mapping
 
 @dataclass(frozen=True, slots=True)
 class RoleRow:
-    """Texts of one role in one split. tokens: mean, percentiles (p50...) and max before the cut; truncated: share of texts that are cut."""
+    """Texts of one role in one split. tokens: mean, percentiles (p50...) and max before the cut; truncated: share of texts that are cut;
+    lengths: histogram, empty where the scan made none."""
 
     source: str
     split: str
@@ -22,6 +23,7 @@ class RoleRow:
     tokens: Mapping[str, float]
     max_length: int | None
     truncated: float | None
+    lengths: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def role_rows(data: Mapping[str, Any], *, split: str | None = None) -> tuple[Rol
             tokens=mapping(stats.get("tokens")),
             max_length=stats.get("max_length"),
             truncated=stats.get("truncated_share"),
+            lengths=mapping(stats.get("lengths")),
         )
         for source, name, scan in _splits(data)
         if split in (None, name)

@@ -8,13 +8,19 @@ from datetime import datetime
 from typing import Any
 
 from stpipe import __version__
+from stpipe.config.metrics import Better
 from stpipe.reports.changes import changed_keys
 from stpipe.reports.quality import evaluation_section
-from stpipe.reports.run_record import RunRecord, mapping
+from stpipe.reports.run_record import EvaluationRecord, RunRecord, mapping
 from stpipe.reports.schema import metric_directions, run_schema
+from stpipe.reports.standings import standings
+from stpipe.reports.trade_offs import trade_offs
 from stpipe.reports.training import throughput_section, throughput_warning, training_section
 
 SCHEMA_VERSION = 1
+#: Systems whose distributions are shown; those of the others are on scales of their own.
+MODELS = ("before", "after")
+DETAILS = ("scores", "calibration", "by_label", "confusion")
 
 
 def build_document(record: RunRecord) -> dict[str, Any]:
@@ -29,9 +35,16 @@ def build_document(record: RunRecord) -> dict[str, Any]:
         "plan": record.plan,
         "training": training,
         "throughput": throughput,
-        "evaluations": [evaluation_section(e, directions) for e in record.evaluations],
+        "evaluations": [_evaluation(e, record, training, directions) for e in record.evaluations],
+        "trade_offs": trade_offs(record),
+        "exports": list(record.exports),
         "data": {"sources": mapping(record.environment.get("data")), "scan": record.data},
-        "configuration": {"changed": [c.as_dict() for c in changed_keys(record.config, schema)], "values": record.config},
+        "configuration": {
+            "recipe": record.recipe.get("recipe"),
+            "recipe_changes": [c for c in record.recipe.get("changes") or () if "key" in mapping(c)],
+            "changed": [c.as_dict() for c in changed_keys(record.config, schema)],
+            "values": record.config,
+        },
         "environment": {k: v for k, v in record.environment.items() if k != "data"},
         "warnings": _warnings(record, training, throughput),
     }
@@ -46,7 +59,9 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # half of a surrogate pair, which texts of data may hold, is no UTF-8
+    return value if value is None or isinstance(value, int) else str(value)
 
 
 def seconds_between(started: Any, finished: Any) -> float | None:
@@ -62,6 +77,21 @@ def _timestamp(value: Any) -> float | None:
         return datetime.fromisoformat(str(value).replace("Z", "+00:00")).timestamp()
     except ValueError:
         return None
+
+
+def _evaluation(
+    evaluation: EvaluationRecord, record: RunRecord, training: Mapping[str, Any], directions: Mapping[str, Better]
+) -> dict[str, Any]:
+    """What one evaluator found: metrics and tests, then what lies behind them."""
+    kept = training["best"]["step"] if training["best"] else record.status.get("step")
+    better = directions.get(evaluation.full_name(evaluation.primary), "higher")
+    details = {system: evaluation.details[system] for system in MODELS if system in evaluation.details}
+    return {
+        **evaluation_section(evaluation, directions),
+        "standings": standings(evaluation, record.log, kept=kept, better=better),
+        **{kind: {s: found[kind] for s, found in details.items() if kind in found} for kind in DETAILS},
+        "examples": list(evaluation.examples),
+    }
 
 
 def _run(record: RunRecord) -> dict[str, Any]:

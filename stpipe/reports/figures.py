@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from stpipe.reports.svg import COLOURS, new_figure, to_svg
-from stpipe.reports.text import system_name
+from stpipe.reports.text import MINUS, system_name
 
 Curve = Sequence[Sequence[float | None]]
 MAX_POINTS = 400
@@ -19,8 +19,11 @@ MIN_SMOOTH = 20
 LEVELS = ("base", "bm25")
 
 
-def curve_figure(curve: Curve, *, identity: str, title: str, label: str, smooth: bool = False, mark: int | None = None) -> str | None:
-    """One curve over steps; `smooth` adds its moving average, `mark` is the step of the kept weights, `label` what the values are."""
+def curve_figure(
+    curve: Curve, *, identity: str, title: str, label: str, smooth: bool = False, mark: int | None = None, across: str = "step"
+) -> str | None:
+    """One curve over steps (or what `across` says); `smooth` adds its moving average, `mark` is the step of the kept weights, `label`
+    what the values are."""
     points = thinned(curve)
     if len(points) < 2:
         return None
@@ -43,8 +46,8 @@ def curve_figure(curve: Curve, *, identity: str, title: str, label: str, smooth:
             va="top",
             color=COLOURS["good"],
         )
-    steps_axis(axes)
-    return to_svg(figure, identity=identity, title=title, description=f"{label}: {described(curve)}")
+    steps_axis(axes, across)
+    return to_svg(figure, identity=identity, title=title, description=f"{label}: {described(curve, across)}")
 
 
 def evaluation_figure(evaluation: dict[str, Any], curve: Curve, *, identity: str, best: int | None) -> str | None:
@@ -111,7 +114,7 @@ def differences_figure(differences: list[dict[str, Any]], *, identity: str, titl
     axes.set_ylim(-0.6, len(differences) - 0.4)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0, labelcolor=COLOURS["ink"])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3g}" if value else "0"))
+    axes.xaxis.set_major_formatter(FuncFormatter(signed_short))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel("difference, with its 95 % interval")
     described = "; ".join(f"{d['label']}: {d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})" for d in differences)
@@ -130,7 +133,7 @@ def histogram_figure(comparison: dict[str, Any], *, identity: str) -> str | None
     axes.bar(edges[:-1], counts, width=width * 0.88, align="edge", color=colours)
     axes.axvline(0, color=COLOURS["ink"], linewidth=1)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.2g}" if value else "0"))
+    axes.xaxis.set_major_formatter(FuncFormatter(signed_short))
     axes.grid(axis="x", visible=False)
     axes.set_xlabel(f"change of {comparison['metric']}")
     axes.set_ylabel("queries")
@@ -162,9 +165,9 @@ def moving_average(values: Sequence[float]) -> list[float]:
     return averages
 
 
-def steps_axis(axes: Axes) -> None:
-    """Steps to the right, values of any size upwards."""
-    axes.set_xlabel("step")
+def steps_axis(axes: Axes, across: str = "step") -> None:
+    """Steps (or another measure of progress) to the right, values of any size upwards."""
+    axes.set_xlabel(across)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(short))
@@ -173,12 +176,20 @@ def steps_axis(axes: Axes) -> None:
 
 def short(value: float, _: int) -> str:
     """The label of a tick."""
-    return f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:.4g}"
+    return (f"{value / 1000:g}k" if abs(value) >= 10_000 else f"{value:.4g}").replace("-", MINUS)
 
 
-def described(curve: Curve) -> str:
+def signed_short(value: float, _: int) -> str:
+    """The label of a tick of a difference."""
+    return f"{value:+.3g}".replace("-", MINUS) if value else "0"
+
+
+def described(curve: Curve, across: str = "step") -> str:
     """First and last value of a curve, for those who cannot see it."""
     points = [(step, value) for step, value in curve if value is not None]
     if not points:
         return "no values"
-    return f"{points[0][1]:.4g} at step {points[0][0]}, {points[-1][1]:.4g} at step {points[-1][0]}"
+    (first, start), (last, end) = points[0], points[-1]
+    if across == "step":
+        return f"{start:.4g} at step {first}, {end:.4g} at step {last}"
+    return f"{start:.4g} after {first:.4g}, {end:.4g} after {last:.4g} {across}"

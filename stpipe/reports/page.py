@@ -11,17 +11,19 @@ from markupsafe import Markup
 
 from stpipe.reports import text
 from stpipe.reports.data_scan import percentiles, role_rows, split_rows
-from stpipe.reports.figures import curve_figure, differences_figure, evaluation_figure, histogram_figure, share_figure
+from stpipe.reports.page_figures import page_figures
 from stpipe.reports.quality import table_metrics
 from stpipe.reports.sparsity import mean_widths
-from stpipe.reports.sparsity_figures import ACTIVE, WEIGHTS, sides_figure, trade_off_figure
-from stpipe.reports.svg import drawing
 
 FILTERS: tuple[Callable[..., str], ...] = (
     text.system_name,
     text.capitalize_first,
     text.score,
     text.signed,
+    text.interval,
+    text.signed_interval,
+    text.milliseconds,
+    text.drift,
     text.signed_percent,
     text.integer,
     text.duration,
@@ -38,13 +40,6 @@ SHOWN_ELSEWHERE = frozenset({"warnings", "start", "targets"})
 STATES = ("running", "finished", "failed", "partial", "preempted", "interrupted")
 HEADLINE = {"better": "better than", "worse": "worse than", "unclear": "not clearly different from"}
 AGAINST = {"before": "the model before training", "base": "the order of the data (retriever)"}
-LEARNING_RATE = "lr"
-CAPTIONS = {
-    LEARNING_RATE: "Learning rate",
-    "grad_norm": "Gradient norm before clipping",
-    "loss/query_regularizer": "Regulariser of the queries",
-    "loss/document_regularizer": "Regulariser of the documents",
-}
 
 
 def templates() -> jinja2.Environment:
@@ -75,7 +70,7 @@ def render_page(document: dict[str, Any]) -> str:
         .get_template("report.html.j2")
         .render(
             doc=document,
-            figures=_figures(document),
+            figures=page_figures(document),
             tables={e["name"]: table_metrics(e, document["evaluations"]) for e in document["evaluations"]},
             steered=[_steered(t) for t in document["training"]["targets"]],
             headlines=[_headline(e) for e in document["evaluations"]],
@@ -161,91 +156,3 @@ def _steered(target: dict[str, Any]) -> str:
         return f"{line}; it was not logged."
     relative = text.signed_percent(target["reached"] / target["target"] - 1)
     return f"{line}; over the last tenth of the log it was {text.amount(target['reached'])} ({relative})."
-
-
-def _figures(document: dict[str, Any]) -> dict[str, Any]:
-    with drawing():
-        return {
-            "differences": _all_differences(document),
-            "histograms": {
-                (e["name"], c["against"]): histogram_figure(c, identity=f"histogram-{i}-{j}")
-                for i, e in enumerate(document["evaluations"])
-                for j, c in enumerate(e["queries"])
-            },
-            "trade_offs": {
-                (e["name"], c["metric"]): trade_off_figure(c, identity=f"trade-off-{i}-{j}", level=_level(e, c["metric"]))
-                for i, e in enumerate(document["evaluations"])
-                for j, c in enumerate((e["sparsity"] or {}).get("curves", ()))
-            },
-            "training": [f for f in _training_figures(document) if f["svg"]],
-            "throughput": [f for f in _throughput_figures(document) if f["svg"]],
-        }
-
-
-def _level(evaluation: dict[str, Any], metric: str) -> float | None:
-    """The metric of BM25, None where it was not evaluated."""
-    value: float | None = next((m["values"].get("bm25") for m in evaluation["metrics"] if m["name"] == metric), None)
-    return value
-
-
-def _all_differences(document: dict[str, Any]) -> str | None:
-    several = len(document["evaluations"]) > 1
-    rows = [
-        {**d, "label": (f"{e['name']}: " if several else "") + f"{text.system_name(d['system'])} \u2212 {text.system_name(d['against'])}"}
-        for e in document["evaluations"]
-        for d in e["differences"]
-    ]
-    return differences_figure(rows, identity="differences", title="Differences of the primary metrics with 95 % intervals")
-
-
-def _training_figures(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Loss first, then evaluations, sparsity, learning rate, gradient norm and whatever else was logged."""
-    training = document["training"]
-    curves, best = training["curves"], training["best"]
-    kept = best["step"] if best else None
-    if "loss" in curves:
-        svg = curve_figure(curves["loss"], identity="loss", title="Training loss", label="loss", smooth=True, mark=kept)
-        yield {
-            "svg": svg,
-            "caption": "Training loss",
-            "note": "thin: each window, thick: moving average" if len(curves["loss"]) >= 20 else "",
-        }
-    for i, e in enumerate(document["evaluations"]):
-        curve = training["evaluations"].get(e["full_primary"], [])
-        yield {"svg": evaluation_figure(e, curve, identity=f"evaluation-{i}", best=kept), "caption": e["name"], "note": e["primary"]}
-    yield from _sparsity_figures(training)
-    order = list(CAPTIONS)
-    alone = (n for n in curves if n not in {"loss", *ACTIVE, *WEIGHTS})
-    for i, name in enumerate(sorted(alone, key=lambda n: (order.index(n) if n in CAPTIONS else len(order), n))):
-        caption = CAPTIONS.get(name, name.replace("loss/", "Loss term "))
-        svg = curve_figure(curves[name], identity=f"curve-{i}", title=caption, label=name, smooth=name != LEARNING_RATE)
-        yield {"svg": svg, "caption": caption, "note": "before its weight" if name.endswith("_regularizer") else ""}
-
-
-def _sparsity_figures(training: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """How many dimensions the texts of a batch use, and the weights that make them few."""
-    curves = training["curves"]
-    targets = {ACTIVE[t["metric"]]: t["target"] for t in training["targets"] if t["metric"] in ACTIVE}
-    active = {side: curves[name] for name, side in ACTIVE.items() if name in curves}
-    title = "Active dimensions of a text"
-    svg = sides_figure(active, identity="active", title=title, targets=targets)
-    yield {"svg": svg, "caption": title, "note": "mean over the batch"}
-    weights = {side: curves[name] for name, side in WEIGHTS.items() if name in curves}
-    title = "Weights of the regularisers"
-    yield {"svg": sides_figure(weights, identity="weights", title=title), "caption": title, "note": "as they were in effect"}
-
-
-def _throughput_figures(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    curves = document["throughput"]["curves"]
-    svg = curve_figure(
-        curves.get("tokens_per_second", []), identity="tokens", title="Tokens per second", label="tokens per second", smooth=True
-    )
-    yield {"svg": svg, "caption": "Tokens per second", "note": "real tokens, without padding"}
-    names = {"padding_share": "padding", "input_wait_share": "waiting for data"}
-    shares = {label: curves[name] for name, label in names.items() if name in curves}
-    title = "Share of computed tokens that is padding, and of time spent waiting"
-    yield {
-        "svg": share_figure(shares, identity="shares", title=title),
-        "caption": "Padding and waiting",
-        "note": "shares of computed tokens and of time",
-    }

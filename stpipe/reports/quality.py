@@ -9,6 +9,7 @@ from typing import Any
 from stpipe.config.metrics import Better
 from stpipe.reports.run_record import Difference, EvaluationRecord, QueryRecord
 from stpipe.reports.sparsity import section_metrics, sparsity_section
+from stpipe.reports.trade_offs import size_metrics
 
 SHOWN = 10
 BINS = 20
@@ -37,9 +38,10 @@ def evaluation_section(evaluation: EvaluationRecord, directions: Mapping[str, Be
 
 
 def table_metrics(section: Mapping[str, Any], sections: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The metrics of an evaluation for its main table: without those that its part about sparsity shows, that stand in the
-    table of an evaluator inside it, or in the column of a system. The primary metric is always among them."""
-    shown = set(section_metrics(section["sparsity"])) | _in_columns(section)
+    """The metrics of an evaluation for its main table: without those that its part about sparsity or the curves of smaller
+    embeddings show, that stand in the table of an evaluator inside it, or in the column of a system. The primary metric is
+    always among them."""
+    shown = {*section_metrics(section["sparsity"]), *size_metrics(section), *_in_columns(section)}
     for inner in sections:
         name = inner["name"].removeprefix(f"{section['name']}/")
         if name != inner["name"]:

@@ -47,7 +47,8 @@ class EvaluationRecord:
 
     name: as in the configuration; of an evaluator inside another OUTER/INNER;
     unit: what `count` counts ("queries" or "rows"); query_metric: the metric of `queries` that belongs to the primary
-    one, None when there are no scores per query.
+    one, None when there are no scores per query; intervals: system -> 95 % interval of its primary metric; details: system ->
+    distributions behind its metrics (evaluation/details.py); examples: what was found for some queries (evaluation/examples.py).
     """
 
     name: str
@@ -59,6 +60,9 @@ class EvaluationRecord:
     differences: tuple[Difference, ...]
     queries: tuple[QueryRecord, ...]
     query_metric: str | None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    examples: tuple[Mapping[str, Any], ...] = ()
 
     def full_name(self, metric: str) -> str:
         """The metric as metrics.jsonl and trainer.best_metric call it; an inner evaluator has its outer one in front."""
@@ -75,7 +79,11 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The files of a run directory as plain values. A file that is absent or unreadable is an empty mapping, named in `missing`."""
+    """The files of a run directory as plain values. A file that is absent or unreadable is an empty mapping, named in `missing`.
+
+    recipe: recipe.json (config/recipe_changes.py), empty where there is none; exports: a row for each verification.json
+    (export/table.py).
+    """
 
     directory: Path
     config: Mapping[str, Any]
@@ -86,6 +94,8 @@ class RunRecord:
     log: MetricsLog
     evaluations: tuple[EvaluationRecord, ...] = ()
     missing: tuple[str, ...] = field(default_factory=tuple)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    exports: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -127,7 +137,18 @@ def read_run(directory: Path) -> RunRecord:
         log=read_metrics(directory / "metrics.jsonl"),
         evaluations=_read_evaluations(directory / "evaluation", tuple(mapping(config.get("evaluator")))),
         missing=tuple(name for name, content in loaded.items() if content is None),
+        recipe=_read_mapping(directory / "recipe.json") or {},
+        exports=read_exports(directory),
     )
+
+
+def read_exports(directory: Path) -> tuple[Mapping[str, Any], ...]:
+    """Rows about the verified and the rejected exports of a run; none where there are none."""
+    if not (directory / "exports").is_dir():
+        return ()
+    from stpipe.export.table import verification_rows  # its package brings torch, which a run without exports does not need
+
+    return tuple(verification_rows(directory))
 
 
 def _read_mapping(path: Path) -> dict[str, Any] | None:
@@ -166,7 +187,23 @@ def _read_evaluation(name: str, directory: Path) -> EvaluationRecord | None:
         differences=tuple(_differences(name, mapping(raw.get("differences")))),
         queries=queries,
         query_metric=_query_metric(primary, queries),
+        intervals=_intervals(mapping(raw.get("intervals"))),
+        details={s: mapping(found) for s, found in (_read_mapping(directory / "details.json") or {}).items()},
+        examples=_read_examples(directory / "examples.json"),
     )
+
+
+def _intervals(raw: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    numbers = {system: _metrics("", values) for system, values in raw.items()}
+    return {system: (found["low"], found["high"]) for system, found in numbers.items() if {"low", "high"} <= set(found)}
+
+
+def _read_examples(path: Path) -> tuple[Mapping[str, Any], ...]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    return tuple(e for e in found if isinstance(e, Mapping) and "query_id" in e) if isinstance(found, list) else ()
 
 
 def _strip(name: str, metric: str) -> str:

@@ -108,6 +108,6 @@ def _own_ids(svg: str, identity: str) -> str:
 
 
 def _use_variables(svg: str) -> str:
-    svg = re.sub(r"#01010[1-9a]", lambda m: _VARIABLES[m[0]], svg)
+    svg = re.sub(r"#01010[0-9a-f]", lambda m: _VARIABLES[m[0]], svg)
     svg = re.sub(r"font-family: [^;\"]+;? ?", "", svg)
     return re.sub(r"<style type=\"text/css\">.*?</style>", "", svg, flags=re.S)

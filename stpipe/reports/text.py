@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 
 DASH = "\u2013"
 MINUS = "\u2212"
-SYSTEM_NAMES = {"before": "before", "after": "after", "base": "order of the data (retriever)", "bm25": "BM25"}
+SYSTEM_NAMES = {"before": "before", "best": "best in training", "after": "after", "base": "order of the data (retriever)", "bm25": "BM25"}
 LONGEST = 200
 
 
@@ -46,6 +46,18 @@ def signed(value: float | None) -> str:
         return DASH
     shown = f"{value:+.4f}"
     return shown[1:] if float(shown) == 0 else shown.replace("-", MINUS)
+
+
+def interval(ends: tuple[float | None, float | None]) -> str:
+    """The two ends of an interval, a dash without one."""
+    low, high = ends
+    return DASH if low is None or high is None else f"{score(low)} to {score(high)}"
+
+
+def signed_interval(ends: tuple[float | None, float | None]) -> str:
+    """The two ends of an interval of a difference."""
+    low, high = ends
+    return DASH if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
 def percent(value: float | None) -> str:
@@ -107,6 +119,16 @@ def p_value(value: float | None) -> str:
     if value is None:
         return DASH
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """A latency."""
+    return DASH if value is None else f"{value:,.3g} ms" if value < 1000 else f"{value:,.0f} ms"
+
+
+def drift(value: float | None) -> str:
+    """A small difference of numbers, in powers of ten where it is tiny."""
+    return DASH if value is None else f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
 
 
 def plain_value(value: Any) -> str:

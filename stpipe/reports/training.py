@@ -80,7 +80,15 @@ def throughput_section(record: RunRecord) -> dict[str, Any]:
         "median": {n: statistics.median(p.value for p in points) for n, points in curves.items() if points},
         "change": change,
         "curves": {n: _curve(points) for n, points in curves.items() if points},
+        "elapsed": _elapsed(record),
     }
+
+
+def _elapsed(record: RunRecord) -> list[list[float]]:
+    """[step, seconds since the first] of the logged windows; a run that was continued has a gap in it. Empty without times."""
+    times = {r.step: r.time for r in record.log.records if r.split == "train" and r.name == "tokens_per_second" and r.time is not None}
+    start = min(times.values(), default=0.0)
+    return [[step, round(time - start, 3)] for step, time in sorted(times.items())]
 
 
 def throughput_warning(section: dict[str, Any]) -> str | None:

@@ -102,9 +102,10 @@ class InvertedIndex:
         for segment in self._segments:
             lists = segment.astype(np.float64)  # one segment at a time, not once for each tile of queries
             step = query_chunk or max(1, TILE // segment.shape[1])
+            numbers = np.arange(first, first + segment.shape[1])
             for start in range(0, asked.shape[0], step):
                 rows = slice(start, start + step)
-                found = best_of_product(asked[rows] @ lists, first, depth)
+                found = best_of_product(asked[rows] @ lists, numbers, depth)
                 keys[rows], scores[rows] = merged((keys[rows], scores[rows]), found)
             first += segment.shape[1]
         absent = keys == EMPTY
@@ -134,12 +135,12 @@ class InvertedIndex:
         self._waiting = [rows[self.segment_size :]] if rows.shape[0] > self.segment_size else []
 
 
-def best_of_product(products: Csr, first: int, depth: int) -> tuple[NDArray[np.int64], Floats]:
+def best_of_product(products: Csr, numbers: NDArray[np.int64], depth: int) -> tuple[NDArray[np.int64], Floats]:
     """(keys, scores), each (q, depth) in no order, of the best documents of each row of a sparse tile (q, n).
 
-    Documents are numbered from `first`. EMPTY keys and -inf where a query has no further document.
+    numbers (n,): of the documents. EMPTY keys and -inf where a query has no further document.
     """
-    docs = torch.from_numpy(products.indices.astype(np.int64) + first)
+    docs = torch.from_numpy(numbers[products.indices])
     keys = np.append(keys_of(torch.from_numpy(products.data), docs).numpy(), EMPTY)
     places = np.full((products.shape[0], depth), -1)  # -1 is the EMPTY key at the end
     for row, (start, end) in enumerate(pairwise(products.indptr)):

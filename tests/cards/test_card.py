@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from stpipe.cards.collected import write_collected
+from stpipe.cards.data import SentenceTransformerModelCardData
+from stpipe.cards.datasets import DatasetFacts
+from stpipe.core.rows import Rows
 from tests.cards.reading import card, change, configure, execute, head, snippets
 
 
@@ -163,8 +167,10 @@ def test_without_prompts_and_limit(run_dir: Path, model_dir: Path) -> None:
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_rows_of_the_data_are_shown_only_when_allowed(run_dir: Path, model_dir: Path, allowed: bool) -> None:
-    rows = [{"anchor": "first | line\nsecond <b>", "positive": "confidential"}, {"anchor": "x", "positive": "y"}]
-    change(run_dir / "data.json", examples={"default": rows})
+    rows = Rows({"anchor": ["first | line\nsecond <b>", "x"], "positive": ["confidential", "y"]}, None, "pair", {})
+    data = SentenceTransformerModelCardData()
+    data.train_datasets = data.extract_dataset_metadata([DatasetFacts("default", "stdlib://docstrings", rows, 2)], examples=3)
+    write_collected(run_dir, data)
     configure(run_dir, "card", examples=allowed)
     text = card(run_dir)
     assert ("confidential" in text) == allowed

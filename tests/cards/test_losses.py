@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from stpipe.cards.losses import LossFacts, entry_key, run_losses
+from stpipe.cards.citations import entry_key
+from stpipe.cards.losses import LossFacts, run_losses
 from stpipe.config.schema import load_schema
 from stpipe.reports.metrics_log import MetricsLog
 from stpipe.reports.run_record import RunRecord

@@ -13,7 +13,7 @@ from stpipe.cli.main import main
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("tr", ["train "]),
+        ("tr", ["train ", "track "]),
         ("train +rec", ["+recipe="]),
         ("train +recipe=cos", ["+recipe=cosent_stsb "]),
         ("train +profile=", ["+profile=offline ", "+profile=smoke "]),

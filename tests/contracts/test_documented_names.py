@@ -45,6 +45,7 @@ DOCUMENTED = {
         "GlobalOrthogonalRegularizationLoss": "global_orthogonal_regularization",
         "EmbedDistillLoss": "embed_distill",
         "SoftmaxLoss": "softmax",
+        "ContrastiveTensionLoss": "contrastive_tension_pairs",
         "ContrastiveTensionLossInBatchNegatives": "contrastive_tension",
         "DenoisingAutoEncoderLoss": "denoising_auto_encoder",
         "BinaryCrossEntropyLoss": "binary_cross_entropy",

@@ -27,14 +27,18 @@ def test_folder_digest_changes_with_names_and_bytes(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "c.txt") != file_digest(tmp_path / "inner" / "b.txt")
 
 
-@pytest.mark.parametrize("harm", ["change", "remove", "no manifest", "odd manifest"])
+@pytest.mark.parametrize("harm", ["change", "change below", "remove", "no manifest", "odd manifest"])
 def test_a_manifest_finds_harm(tmp_path: Path, harm: str) -> None:
     (tmp_path / "data.bin").write_bytes(bytes(range(100)))
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "data.bin").write_bytes(b"a")
     write_manifest(tmp_path)
     assert is_complete(tmp_path)
     match harm:
         case "change":
             (tmp_path / "data.bin").write_bytes(bytes(range(99)) + b"\0")
+        case "change below":
+            (tmp_path / "inner" / "data.bin").write_bytes(b"b")
         case "remove":
             (tmp_path / "data.bin").unlink()
         case "no manifest":

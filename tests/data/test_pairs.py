@@ -91,7 +91,9 @@ def test_each_format_becomes_the_pairs_of_the_tokenizer(
         given = [t for t in (batch.targets.score, batch.targets.label, batch.targets.scores) if t is not None]
         assert len(given) == 1
         assert given[0].shape[0] == len(rows)
-    by_tokenizer = PairCollator(TokenizedPairs(lambda pairs, _: tokenized(tokenizer, pairs), LIMIT))(source, rows, WHOLE, seed=1).columns[PAIR]
+    by_tokenizer = PairCollator(TokenizedPairs(lambda pairs, _: tokenized(tokenizer, pairs), LIMIT))(source, rows, WHOLE, seed=1).columns[
+        PAIR
+    ]
     assert torch.equal(by_tokenizer.tokens.ids, column.tokens.ids)
     assert torch.equal(by_tokenizer.text_id, column.text_id)
 

@@ -9,7 +9,16 @@ import pytest
 from scipy import stats
 
 from stpipe.config.errors import DataError
-from stpipe.evaluation.significance import paired_bootstrap, permutation_test
+from stpipe.evaluation.metrics import spearman
+from stpipe.evaluation.significance import (
+    RowMetric,
+    bootstrap_values,
+    mean_interval,
+    paired_bootstrap,
+    permutation_test,
+    row_difference,
+    row_interval,
+)
 
 
 def samples(shift: float, size: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -79,3 +88,42 @@ def test_one_query_shows_nothing() -> None:
 def test_unpaired_or_undefined_scores_are_refused(a: list[float], b: list[float]) -> None:
     with pytest.raises(DataError, match="a paired test needs"):
         paired_bootstrap(a, b)
+
+
+def test_intervals_of_means_and_of_row_metrics_are_those_of_scipy() -> None:
+    a, b = samples(0.0, size=150)
+    theirs = stats.bootstrap((a,), np.mean, n_resamples=4_000, method="percentile", rng=np.random.default_rng(2)).confidence_interval
+    assert mean_interval(a) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+    metric = RowMetric(spearman, (a, b))
+    theirs = stats.bootstrap(
+        (a, b), lambda x, y: stats.spearmanr(x, y)[0], paired=True, vectorized=False, n_resamples=1_000, method="percentile",
+        rng=np.random.default_rng(2),
+    ).confidence_interval  # fmt: skip
+    found = row_interval(metric)
+    assert found is not None and found == pytest.approx((theirs.low, theirs.high), abs=0.03)
+    assert found[0] < metric(np.arange(150)) < found[1]
+
+
+def test_differences_of_row_metrics_use_the_same_samples() -> None:
+    a, b = samples(0.0, size=150)
+    noise = np.random.default_rng(9).normal(size=150)
+    better, worse = RowMetric(spearman, (b, a)), RowMetric(spearman, (b, a + noise))
+    found = row_difference(better, worse)
+    assert found is not None and found.num_queries == 150
+    assert found.mean == pytest.approx(spearman(b, a) - spearman(b, a + noise), abs=1e-12)
+    assert 0 < found.low < found.mean < found.high and found.p < 0.05
+    same = row_difference(better, RowMetric(spearman, (b, a)))
+    assert same is not None and (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
+    samples_of = bootstrap_values(better, worse)
+    rng = np.random.default_rng(12)
+    rows = rng.integers(150, size=150)
+    assert samples_of[0].tolist() == [better(rows), worse(rows)]
+
+
+def test_row_metrics_that_are_undefined_have_no_interval() -> None:
+    flat = RowMetric(spearman, (np.arange(20.0), np.zeros(20)))
+    assert row_interval(flat) is None
+    assert row_difference(flat, flat) is None
+    with pytest.raises(DataError, match="20 and 3 rows"):
+        row_difference(flat, RowMetric(spearman, (np.arange(3.0), np.arange(3.0))))
+    assert len(bootstrap_values(RowMetric(lambda x: float(x.mean()), (np.zeros(200_000),)))) == 200

@@ -35,7 +35,17 @@ def test_all_files_of_a_retrieval_evaluation(tmp_path: Path) -> None:
     given = systems()
     write_evaluation(tmp_path / "dev", given)
     assert listing(tmp_path) == [
-        f"dev/{name}" for name in ("metrics.json", "per_query.jsonl", "qrels.trec", "run.trec", "run_before.trec", "run_bm25.trec")
+        f"dev/{name}"
+        for name in (
+            "details.json",
+            "examples.json",
+            "metrics.json",
+            "per_query.jsonl",
+            "qrels.trec",
+            "run.trec",
+            "run_before.trec",
+            "run_bm25.trec",
+        )
     ]
     found = json.loads((tmp_path / "dev/metrics.json").read_text())
     assert found["evaluator"] == "information_retrieval" and found["primary"] == "cosine_ndcg@10"
@@ -81,7 +91,7 @@ def test_undefined_values_are_null(tmp_path: Path) -> None:
     write_evaluation(
         tmp_path / "sts", {"before": evaluator(Collapsed(), scored(), batch_size=8), "after": evaluator(ToyModel(), scored(), batch_size=8)}
     )
-    assert listing(tmp_path) == ["sts/metrics.json"]
+    assert listing(tmp_path) == ["sts/details.json", "sts/metrics.json"]
     found = json.loads((tmp_path / "sts/metrics.json").read_text())
     assert found["systems"]["before"]["spearman_cosine"] is None and found["systems"]["after"]["spearman_cosine"] > 0.5
     assert found["num_rows"] == 60 and found["differences"] == {}
@@ -99,7 +109,8 @@ def test_parts_have_folders_of_their_own(tmp_path: Path) -> None:
 def test_a_new_result_replaces_the_old_one_whole(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "dev", systems())
     write_evaluation(tmp_path / "dev", {"only": systems()["before"]})
-    assert listing(tmp_path) == ["dev/metrics.json", "dev/per_query.jsonl", "dev/qrels.trec", "dev/run.trec"]
+    names = ["details.json", "examples.json", "metrics.json", "per_query.jsonl", "qrels.trec", "run.trec"]
+    assert listing(tmp_path) == [f"dev/{name}" for name in names]
 
 
 @pytest.mark.parametrize("failing", ["_write", "_replace"])
@@ -158,3 +169,46 @@ def test_text_that_is_no_valid_unicode_is_written(tmp_path: Path) -> None:
     result = dataclasses.replace(systems()["after"], per_query=[{"query_id": text_id("q", text), "query": text, "ndcg@10": 1.0}])
     write_evaluation(tmp_path / "dev", {"after": result})
     assert json.loads((tmp_path / "dev/per_query.jsonl").read_text())["query"] == text
+
+
+def test_intervals_and_differences_of_what_is_no_mean(tmp_path: Path) -> None:
+    evaluator = EmbeddingSimilarityEvaluator()
+    given = {name: evaluator(ToyModel(noise=n), scored(), batch_size=8) for name, n in (("before", 3.0), ("after", 0.5))}
+    write_evaluation(tmp_path / "sts", given)
+    found = json.loads((tmp_path / "sts/metrics.json").read_text())
+    for name, result in given.items():
+        interval = found["intervals"][name]
+        assert interval["metric"] == "spearman_cosine" and interval["low"] < result.primary_value < interval["high"]
+    difference = found["differences"]["after-before"]
+    assert difference["mean"] == pytest.approx(given["after"].primary_value - given["before"].primary_value, abs=1e-12)
+    assert difference["low"] < difference["mean"] < difference["high"]
+
+
+def test_examples_are_the_queries_that_changed_most_with_what_was_found(tmp_path: Path) -> None:
+    given = systems()
+    write_evaluation(tmp_path / "dev", given)
+    found = json.loads((tmp_path / "dev/examples.json").read_text())
+    old = {line["query_id"]: line["ndcg@10"] for line in given["before"].per_query or []}
+    change = {line["query_id"]: line["ndcg@10"] - old[line["query_id"]] for line in given["after"].per_query or []}
+    gains = [e["query_id"] for e in found if e["chosen"] == "gain"]
+    assert len(gains) == 5 and sorted(change.values())[-5:] == sorted(change[q] for q in gains)
+    assert len(found) == len({e["query_id"] for e in found}) <= 15
+    for example in found:
+        word = example["query"].split()[0]
+        assert [d["grade"] for d in example["relevant"]] == [1.0] * len(example["relevant"]) and example["relevant"]
+        assert all(d["text"].split()[0] == word for d in example["relevant"])
+        for name, docs in example["systems"].items():
+            run = (given[name].run or {})[example["query_id"]]
+            assert [(d["id"], d["score"]) for d in docs] == list(run.items())[:3]
+            assert all((d["grade"] == 1) == (d["text"].split()[0] == word) for d in docs)
+
+
+def test_examples_of_one_system_are_at_even_distances_and_short(tmp_path: Path) -> None:
+    rows = pairs()
+    rows.columns["positive"][0] += " very long" * 200
+    result = InformationRetrievalEvaluator()(ToyModel(), rows, batch_size=8)
+    write_evaluation(tmp_path / "dev", {"after": result})
+    found = json.loads((tmp_path / "dev/examples.json").read_text())
+    assert [e["chosen"] for e in found] == ["spread"] * 5
+    texts = [d["text"] for e in found for d in (*e["relevant"], *e["systems"]["after"])]
+    assert max(map(len, texts)) <= 302 and any(t.endswith(" \u2026") for t in texts)

@@ -16,7 +16,9 @@ from tests.pipeline.conftest import QUICK
 TROUBLE = '''
 import os
 import signal
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from stpipe.config.errors import DataError
 from stpipe.config.fields import option
@@ -43,6 +45,7 @@ class Trouble(Callback):
         if self.kind == "stop":
             trainer.stop("enough")
         if self.kind == "kill":
+            Path("killed-at").write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
 '''
 SHARED = (
@@ -82,6 +85,17 @@ class Runs:
             timeout=timeout,
             check=False,
         )
+
+    def processes(self) -> list[str]:
+        """Commands of processes that still work in this folder (Linux)."""
+        found = []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                if (place / "cwd").resolve() == self.folder and (command := (place / "cmdline").read_bytes()):
+                    found.append(command.replace(b"\0", b" ").decode())
+            except OSError:  # it has ended, or is somebody else's
+                continue
+        return found
 
     def weights(self, run: str) -> bytes:
         return (self.folder / run / "model" / "model.safetensors").read_bytes()

@@ -49,7 +49,7 @@ class LossCase:
         """Whether rows, rather than the texts within one, are held against each other."""
         within = ("contrastive", "online_contrastive", "mse", "cosine_similarity", "triplet", "sum", "matryoshka-mse", "matryoshka-triplet")
         within += ("margin_mse", "distill", "sparse_distill", "splade", "csr", "mega_batch", "softmax", "matryoshka-softmax")
-        within += ("embed_distill", "denoising", "adaptive_layer")
+        within += ("embed_distill", "denoising", "adaptive_layer", "tension_pairs")
         return not self.id.startswith(within) and not (self.id.startswith("angle-") and len(self.roles) > 2)
 
     def values(self, *, seed: int = 0, rows: int = ROWS, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:

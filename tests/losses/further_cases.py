@@ -99,10 +99,13 @@ def learned_cases() -> list[LossCase]:
         cases.append(LossCase(f"mnrl-learned-{negatives}", loss, reference, NEGATIVES[negatives], learned=learning(loss)[0]))
     for similarity, scale in (("cosine", 20.0), ("dot", 1.0)):
         for learn in (True, False):
-            tension = L.ContrastiveTensionLoss(scale=scale, similarity=similarity, learn_scale=learn)  # type: ignore[arg-type]
+            tension = L.ContrastiveTensionLossInBatchNegatives(scale=scale, similarity=similarity, learn_scale=learn)  # type: ignore[arg-type]
             reference = partial(further.contrastive_tension, scale=scale, similarity=similarity)
             made = learning(tension)[0] if learn else {}
             cases.append(LossCase(f"tension-{similarity}-{learn}", tension, reference, with_teacher("twin", ("anchor",)), learned=made))
+    roles = (*PAIR, "twin@anchor")
+    for targets in ("binary", "score"):
+        cases.append(LossCase(f"tension_pairs-{targets}", L.ContrastiveTensionLoss(), further.contrastive_tension_pairs, roles, targets))
     features = {"u": "concatenation_sent_rep", "d": "concatenation_sent_difference", "m": "concatenation_sent_multiplication"}
     for chosen in ("updm", "upd", "up", "d", "m", "um"):
         classifier = L.SoftmaxLoss(num_labels=3, **{name: key in chosen for key, name in features.items()})

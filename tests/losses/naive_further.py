@@ -93,6 +93,14 @@ def contrastive_tension(values: Values, targets: object = None, *, scale: float 
     return (there + back) / 2
 
 
+def contrastive_tension_pairs(values: Values, targets: Tensor) -> Tensor:
+    losses = []
+    for u, v, y in zip(values["twin@anchor"], values["positive"], targets, strict=True):
+        p = 1 / (1 + torch.exp(-sum(a * b for a, b in zip(u, v, strict=True))))
+        losses.append(-(y * torch.log(p) + (1 - y) * torch.log(1 - p)))
+    return torch.stack(losses).mean()
+
+
 def log_softmax(x: Tensor) -> list[Tensor]:
     parts = list(x.unbind())
     return [p - log_sum_exp(parts) for p in parts]

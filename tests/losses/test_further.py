@@ -16,13 +16,16 @@ from stpipe.core.reps import RepBatch
 from stpipe.losses import (
     AdaptiveLayerLoss,
     ContrastiveTensionLoss,
+    ContrastiveTensionLossInBatchNegatives,
     DenoisingAutoEncoderLoss,
     EmbedDistillLoss,
     GISTEmbedLoss,
     GlobalOrthogonalRegularizationLoss,
+    Guide,
     Matryoshka2dLoss,
     MatryoshkaLoss,
     MegaBatchMarginLoss,
+    MSELoss,
     MultipleNegativesRankingLoss,
     SumLoss,
     Term,
@@ -122,7 +125,40 @@ def test_prefixes_leave_the_guide_whole() -> None:
 def test_teachers_are_named() -> None:
     loss = SumLoss(terms={"a": Term(MatryoshkaLoss(loss=GIST, dims=(2,))), "b": Term(MNRL)})
     assert loss.needs_teachers() == {"guide"} and MNRL.needs_teachers() == frozenset()
-    assert ContrastiveTensionLoss().needs_teachers() == {"twin"}
+    assert ContrastiveTensionLossInBatchNegatives().needs_teachers() == ContrastiveTensionLoss().needs_teachers() == {"twin"}
+
+
+def test_what_the_model_and_its_twin_encode() -> None:
+    roles = frozenset(PAIR)
+    pairs = ContrastiveTensionLoss()
+    assert (pairs.encoded(roles), pairs.encoded_by_twin(roles)) == ({"positive"}, {"anchor"})
+    in_batch, text = ContrastiveTensionLossInBatchNegatives(), frozenset({"anchor"})
+    assert in_batch.encoded(text) == in_batch.encoded_by_twin(text) == text
+    both = SumLoss(terms={"a": Term(MatryoshkaLoss(loss=pairs, dims=(2,))), "b": Term(MNRL)})
+    assert (both.encoded(roles), both.encoded_by_twin(roles)) == (roles, {"anchor"})
+    assert (GIST.encoded(roles), GIST.encoded_by_twin(roles)) == (roles, frozenset())
+
+
+def test_prefixes_cut_the_twin_too() -> None:
+    case = LossCase("twin", MNRL, further.contrastive_tension, with_teacher("twin", ("anchor",)))
+    loss, values = ContrastiveTensionLossInBatchNegatives(learn_scale=False), case.values()
+    cut = {role: x[:, :3] for role, x in values.items()}
+    found = MatryoshkaLoss(loss=loss, dims=(3,))(rep_batch(values, Targets()), CTX)
+    torch.testing.assert_close(found.mean, loss(rep_batch(cut, Targets()), CTX).mean)
+    assert abs(float((found.mean - loss(rep_batch(values, Targets()), CTX).mean).detach())) > 1e-3
+
+
+def test_guides_are_found_inside_wrappers() -> None:
+    guide = Guide("some/model")
+    named = GISTEmbedLoss(guide=guide)
+    assert SumLoss(terms={"a": Term(MatryoshkaLoss(loss=named, dims=(2,))), "b": Term(MNRL)}).guides() == {guide}
+    assert MNRL.guides() == GIST.guides() == frozenset()
+
+
+def test_widths_that_a_teacher_must_have() -> None:
+    assert MSELoss().target_width(8) == MatryoshkaLoss(loss=MSELoss(), dims=(2,)).target_width(8) == 8
+    assert EmbedDistillLoss(projection_dim=5).target_width(8) == 5 and EmbedDistillLoss().target_width(8) == 8
+    assert MNRL.target_width(8) is None
 
 
 def values_of(*roles: str) -> dict[str, Tensor]:
@@ -134,7 +170,7 @@ def values_of(*roles: str) -> dict[str, Tensor]:
     [
         (GIST, PAIR, "guide model's representations of anchor, positive, but the batch has none of anchor, positive"),
         (GIST, (*NEGATIVES[1], "guide@anchor", "guide@positive"), "none of negative_1"),
-        (ContrastiveTensionLoss(learn_scale=False), ("anchor",), "second, trained copy of the model"),
+        (ContrastiveTensionLossInBatchNegatives(learn_scale=False), ("anchor",), "second, trained copy of the model"),
     ],
 )
 def test_a_teacher_that_is_not_there(loss: Any, roles: tuple[str, ...], message: str) -> None:
@@ -209,7 +245,7 @@ def test_citations_of_both_dimensions() -> None:
         (partial(Matryoshka2dLoss, loss=MNRL, dims=(4, 4)), "none twice"),
         (partial(Matryoshka2dLoss, loss=MNRL, dims=(4, 2), weights=(1.0,)), "1 entries for 2 dims"),
         (partial(GlobalOrthogonalRegularizationLoss, mean_weight=0.0, second_moment_weight=0.0), "nothing is left"),
-        (partial(ContrastiveTensionLoss, scale=200.0), "at most 100"),
+        (partial(ContrastiveTensionLossInBatchNegatives, scale=200.0), "at most 100"),
         (partial(DenoisingAutoEncoderLoss, decoder_name_or_path="x"), "has no effect with tie_encoder_decoder"),
         (partial(DenoisingAutoEncoderLoss, tie_encoder_decoder=False), "names the start weights of a decoder"),
         (lambda: DenoisingAutoEncoderLoss().learned(ModelFacts(4)), "needs a model with a transformer"),

@@ -52,7 +52,7 @@ def test_names_and_sizes() -> None:
         "learned.SoftmaxLoss.bias": (3,),
         "learned.SoftmaxLoss_2.weight": (4, 3 * WIDTH),
         "learned.SoftmaxLoss_2.bias": (4,),
-        "learned.MultipleNegativesRankingLoss.log_scale": (),
+        "learned.MultipleNegativesRankingLoss.log_scale": (1,),
     }
 
 

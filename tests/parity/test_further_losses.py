@@ -106,9 +106,29 @@ def test_contrastive_tension_with_in_batch_negatives(similarity: Any, peer_simil
     x = values(("anchor", "twin@anchor"))
     peer = ST.ContrastiveTensionLossInBatchNegatives(Named("anchor"), scale, peer_similarity)  # type: ignore[arg-type]
     peer.model1.name = "twin@anchor"
-    objective = Objective(L.ContrastiveTensionLoss(scale=scale, similarity=similarity), ModelFacts(WIDTH), seed=0)
+    objective = Objective(L.ContrastiveTensionLossInBatchNegatives(scale=scale, similarity=similarity), ModelFacts(WIDTH), seed=0)
     found, other = objective(rep_batch(x, Targets()), CTX).mean, peer([x], None)
     assert_same(run_with(found, x, objective), run_with(other, x, peer))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_contrastive_tension_of_pairs(labelled: bool) -> None:
+    """There the sum over the pairs, here their mean; without a label, texts are compared there by their tokens and here by their ids."""
+    x = {role: v.detach().mul(0.3).requires_grad_() for role, v in values(("anchor", "positive", "twin@anchor")).items()}
+    same = torch.arange(ROWS) % 3 == 0
+    ids = {"anchor": torch.arange(ROWS), "positive": torch.where(same, torch.arange(ROWS), torch.arange(ROWS) + 100)}
+    targets = Targets(label=same.long()) if labelled else Targets()
+    found = L.ContrastiveTensionLoss()(rep_batch(x, targets, text_id=ids), CTX)
+    peer = ST.ContrastiveTensionLoss(Named("positive"))  # type: ignore[arg-type]
+    peer.model1.name = "twin@anchor"
+    features = [
+        {"twin@anchor": x["twin@anchor"], "input_ids": ids["anchor"][:, None]},
+        {"positive": x["positive"], "input_ids": ids["positive"][:, None]},
+    ]
+    other = peer(features, same.float() if labelled else None)
+    used = {role: x[role] for role in ("positive", "twin@anchor")}
+    assert 0.2 < float(found.metrics["positives"]) < 0.8
+    assert_same(run(found.mean * ROWS, used), run(other, used))
 
 
 def run_with(value: Tensor, x: dict[str, Tensor], module: nn.Module) -> tuple[Tensor, list[Tensor]]:

@@ -18,6 +18,7 @@ from stpipe.cli.main import main
 from stpipe.config.errors import ConfigError
 from stpipe.config.load import Loaded
 from stpipe.models.sentence_transformer import SentenceTransformer
+from stpipe.models.static import StaticModel
 from stpipe.pipeline.mining import parquet_texts
 from stpipe.pipeline.rounds import run_rounds
 from stpipe.util.mining.mine import Mining
@@ -77,6 +78,29 @@ def test_the_nearest_are_those_of_the_model(stpipe: Command, tiny_model: Path) -
     for r, line in zip(train, scores, strict=True):
         best = max(score for text, score in zip(texts, line, strict=True) if text != r["positive"])
         assert line[texts.index(r["negative"])] > best - 1e-6
+
+
+def test_a_static_embedding_of_the_model_finds_them(stpipe: Command, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("mine.num_negatives=1", "dataset.eval_rows=0", f"mine.model={tiny_model}", "mine.static=true")
+    assert stpipe("mine", "mine.output=mined", *options) == 0
+    train = rows("mined/train.parquet")
+    model = StaticModel(name_or_path=str(tiny_model)).build()
+    texts = list(dict.fromkeys(r["positive"] for r in train))
+    scores = model.similarity(model.encode([r["anchor"] for r in train]), model.encode(texts)).double().numpy()
+    assert len(train) == 56
+    for r, line in zip(train, scores, strict=True):
+        best = max(score for text, score in zip(texts, line, strict=True) if text != r["positive"])
+        assert line[texts.index(r["negative"])] > best - 1e-6
+    monkeypatch.setattr("stpipe.pipeline.mining.distil_static", lambda *a: pytest.fail("distilled again"))
+    assert stpipe("mine", "mine.output=other", *options, "mine.range_min=1") == 0
+    assert rows("mined/train.parquet") != rows("other/train.parquet")
+
+
+def test_a_static_embedding_is_made_of_a_dense_model(stpipe: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reranker = save_reranker(tmp_path / "reranker")
+    assert stpipe("mine", "mine.output=mined", f"mine.model={reranker}", "mine.static=true") == 2
+    assert "mine.static: a static embedding is made from a dense model, and mine.model is a CrossEncoder" in capsys.readouterr().err
+    assert not Path("mined").exists()
 
 
 def test_a_second_time_gives_the_same_bytes_and_asks_no_model(stpipe: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import stpipe.reports
 from stpipe.reports.figures import curve_figure, differences_figure, moving_average, thinned
-from stpipe.reports.svg import COLOURS, drawing
+from stpipe.reports.svg import COLOURS, drawing, new_figure, to_svg
 
 CSS = (Path(stpipe.reports.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
 CURVE = [[i, 3 / (1 + i / 10)] for i in range(60)]
@@ -29,6 +29,17 @@ def test_colours_are_variables_that_the_page_defines() -> None:
     used = set(re.findall(r"var\(--([a-z0-9]+)\)", svg))
     assert {"ink", "muted", "line", "after", "good"} - {"ink"} <= used <= set(COLOURS)
     assert all(f"--{name}:" in CSS for name in COLOURS)
+
+
+def test_every_colour_is_replaced() -> None:
+    with drawing():
+        figure = new_figure()
+        axes = figure.add_subplot()
+        for i, colour in enumerate(COLOURS.values()):
+            axes.plot([0, 1], [i, i], color=colour)
+        svg = to_svg(figure, identity="all", title="all", description="all")
+    assert not re.findall(r"#[0-9a-fA-F]{6}\b", svg)
+    assert set(re.findall(r"var\(--([a-z0-9]+)\)", svg)) == set(COLOURS)
 
 
 def test_text_is_text_in_the_pages_font() -> None:

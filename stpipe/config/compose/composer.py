@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -54,7 +55,8 @@ class Composed:
     values: what files and overrides set, without defaults; origins: where; choices: config group -> option(s) chosen;
     problems: what the decoder cannot see (failed interpolations); warnings: settings that were dropped; schema: what it
     is to be decoded by (knows the components of `imports`);
-    repeats: the `run` section of the saved configuration that is run again.
+    repeats: the `run` section of the saved configuration that is run again; recipe_alone: composes the recipe without
+    anything else, gives None where there is none.
     """
 
     values: dict[str, Any]
@@ -64,6 +66,7 @@ class Composed:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     repeats: dict[str, Any] | None = None
+    recipe_alone: Callable[[], Composed | None] = lambda: None
 
     @property
     def recipe(self) -> str | None:
@@ -113,7 +116,8 @@ def compose(
     choices.update({o.key_or_group: o.value() for o in parsed if o.key_or_group in APPENDED})
     problems += resolve_interpolations(tree.values, schema, tree.origins)
     repeats = base[0].get("run", {}) if from_dir is not None else None
-    return Composed(tree.values, tree.origins, choices, schema, problems, tree.warnings, repeats)
+    alone = partial(_recipe_alone, loader, schema, config_name, [t for t in texts if t.startswith("+recipe=")], blocks)
+    return Composed(tree.values, tree.origins, choices, schema, problems, tree.warnings, repeats, alone)
 
 
 def open_loader(overrides: Sequence[str], *, config_dir: str | None = None, config_path: str | None = None) -> ConfigLoaderImpl:
@@ -250,6 +254,21 @@ def _unused_blocks(blocks: Blocks, loader: ConfigLoaderImpl, schema: Schema, con
         ]
         found += problems_of_block(profile, _lay(layers, schema, {}), without=without, places=places)
     return found
+
+
+def _recipe_alone(loader: ConfigLoaderImpl, schema: Schema, config_name: str, recipe: list[str], blocks: Blocks) -> Composed | None:
+    """The recipe without anything else that the command line says; None without a recipe, or when it is none by itself."""
+    if not recipe:
+        return None
+    try:
+        with hydra_failures(loader, []):
+            defaults = loader.compute_defaults_list(config_name=config_name, overrides=[*HYDRA_SETTINGS, *recipe], run_mode=RunMode.RUN)
+            tree = _lay(_layers(loader, schema, defaults, {}, Blocks(blocks.known)), schema, {})
+    except ConfigError:
+        return None
+    if resolve_interpolations(tree.values, schema, tree.origins):
+        return None
+    return Composed(tree.values, tree.origins, {"recipe": recipe[0].partition("=")[2]}, schema)
 
 
 def _out_of_place(tree: Tree) -> list[Problem]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import datasets
 import huggingface_hub
 import pyarrow as pa
 
 from stpipe.config.errors import ConfigError, UnreachableError
+from stpipe.data.provenance import hub_provenance
 from stpipe.data.sources.request import SourceRequest, not_found, pick_split
 from stpipe.data.table import RawTable, Span
 
@@ -32,7 +35,8 @@ def read_hub(request: SourceRequest) -> RawTable:
         for logger, before in zip(loggers, verbosity, strict=True):
             logger.set_verbosity(before)
     chosen = loaded if isinstance(loaded, datasets.Dataset) else loaded[pick_split(request, list(loaded))]
-    return from_dataset(chosen, origin=f"{request.uri}[{chosen.split or request.splits[0]}]")
+    table = from_dataset(chosen, origin=f"{request.uri}[{chosen.split or request.splits[0]}]")
+    return replace(table, provenance=hub_provenance(request.uri.removeprefix("hf://"), chosen))
 
 
 def from_dataset(dataset: datasets.Dataset, *, origin: str) -> RawTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from stpipe.core.peers import Peers
 from stpipe.engine.backends.base import Distributed, join_group, reset_accelerate
 from stpipe.engine.backends.runtime import Runtime
 from stpipe.engine.backends.sharded import ShardedRuntime, exchange_parameters, move
+from stpipe.models.modules import MaskedLanguageModel, SpladePooling
 
 
 @BACKENDS.register("deepspeed", aliases=("DeepSpeed",))
@@ -81,6 +83,19 @@ class DeepSpeed(Distributed):
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 1 << 40,
         }
+
+
+#: What DeepSpeed warns of and is meant so, or measured (docs/equivalence.md): where it computes when it finds no GPU; optimisers other than its
+#: own; that it sees no tensors in the dataclasses of stpipe, which no module with parameters of its own returns.
+KNOWN = re.compile(r"Setting (ds_)?accelerator to|.*using ZeRO with an untested optimizer|A module has unknown .*<class 'stpipe\.")
+
+
+def unknown(record: logging.LogRecord) -> bool:
+    """Whether a message of DeepSpeed is news."""
+    return not KNOWN.match(record.getMessage())
+
+
+logging.getLogger("DeepSpeed").addFilter(unknown)  # before anything imports it, which is when it speaks first
 
 
 def import_deepspeed(device: str) -> None:
@@ -200,6 +215,7 @@ class ZeRO3Runtime(ShardedRuntime, ZeRORuntime):
         trained = self.cut_off(module)
         exchange_parameters(optimizer, original, dict(trained.named_parameters()))
         ZeRORuntime.prepare(self, trained, optimizer)
+        lend_vocabularies(self.unwrapped)
 
     def masters(self) -> list[Tensor]:
         return list(self.zero.fp32_partitioned_groups_flat)
@@ -233,6 +249,20 @@ class ZeRO3Runtime(ShardedRuntime, ZeRORuntime):
             for name, buffer in module.named_buffers():
                 if name in state:
                     buffer.copy_(state[name])
+
+
+def lend_vocabularies(module: nn.Module) -> None:
+    """Have DeepSpeed put together the vocabulary of a masked-language-model head where it is used, in the pooling behind it.
+
+    It gathers parameters around the module that owns them, which here hands the vocabulary on (models/modules/masked_lm.py).
+    """
+    from deepspeed.runtime.zero.partition_parameters import register_external_parameter
+
+    vocabularies = [m.vocabulary for m in module.modules() if isinstance(m, MaskedLanguageModel) and m.vocabulary is not None]
+    for pooling in module.modules():
+        if isinstance(pooling, SpladePooling):
+            for parameter in (p for v in vocabularies for p in (v.weight, v.bias) if p is not None):
+                register_external_parameter(pooling, parameter)
 
 
 def autocast(module: nn.Module, device_type: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 
+from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.fields import option
 from stpipe.config.registry import BACKENDS
 from stpipe.core.peers import Peers
@@ -59,6 +61,7 @@ class FSDP2Runtime(ShardedRuntime):
         self.offload = CPUOffloadPolicy() if cpu_offload else OffloadPolicy()
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        refuse_scalars(module)
         original = dict(module.named_parameters())
         trained = self.cut_off(module)
         mesh = init_device_mesh(self.device.type, (self.world_size,))
@@ -109,7 +112,12 @@ class FSDP2Runtime(ShardedRuntime):
 
 
 def layers(module: nn.Module) -> list[nn.Module]:
-    """The layers of the backbones: members of the outermost lists of modules of one class."""
+    """The layers of the backbones: members of the outermost lists of modules of one class.
+
+    Layers that share parameters with other parts are left out, because a parameter can be cut only once: they are cut with the module as
+    a whole, as those of a decoder that is tied to its encoder.
+    """
+    users: Counter[int] = Counter(id(p) for part in module.modules() for p in part.parameters(recurse=False))
     found: list[nn.Module] = []
     inside: list[str] = []
     for name, part in module.named_modules():
@@ -118,5 +126,25 @@ def layers(module: nn.Module) -> list[nn.Module]:
         kinds = {type(layer) for layer in part}
         if len(part) > 1 and len(kinds) == 1:
             inside.append(name)
-            found += [layer for layer in part if any(p.numel() for p in layer.parameters())]
+            own = [[p for inner in layer.modules() for p in inner.parameters(recurse=False)] for layer in part]
+            found += [
+                layer
+                for layer, parameters in zip(part, own, strict=True)
+                if any(p.numel() for p in parameters) and all(n == users[i] for i, n in Counter(map(id, parameters)).items())
+            ]
     return found
+
+
+def refuse_scalars(module: nn.Module) -> None:
+    """There is nothing to cut of a parameter without dimensions.
+
+    Raises:
+        ConfigError: the module has one.
+    """
+    scalars = [name for name, p in module.named_parameters() if p.ndim == 0]
+    if scalars:
+        raise ConfigError(
+            Problem(
+                "backend.name", f"'fsdp2' cannot cut parameters without dimensions, here {', '.join(scalars)}. Give them the shape (1,)"
+            )
+        )

@@ -94,7 +94,7 @@ class Runtime:
 
     @contextmanager
     def whole_model(self) -> Iterator[None]:
-        """Inside, rank 0's inference model has the weights as they are now. All processes enter; a collective where weights are sharded."""
+        """Inside, the inference model of each process has the weights as they are now. All enter; a collective where weights are sharded."""
         yield
 
     @property

@@ -17,7 +17,7 @@ class ShardedRuntime(Runtime):
     """The inference model stays whole, on the CPU of rank 0, and gets the trained weights when somebody looks at it.
 
     What is cut is a copy of the module that was given. So evaluation and saving are those of every other backend, and the
-    devices hold a whole model only while one is evaluated.
+    devices hold a whole model only while one is evaluated. The inference models of the other processes have no weights but then.
     """
 
     whole: nn.Module
@@ -25,7 +25,9 @@ class ShardedRuntime(Runtime):
     def cut_off(self, module: nn.Module) -> nn.Module:
         """The copy that is trained; the module itself stays behind for `whole_model`."""
         trained = copy.deepcopy(module)
-        self.whole = module.to("cpu" if self.is_main else "meta")
+        self.whole = module
+        self._shapes = [p.shape for p in module.parameters()]
+        self._set_aside()
         return trained
 
     def weights(self) -> dict[str, Tensor]:
@@ -34,19 +36,33 @@ class ShardedRuntime(Runtime):
 
     @contextmanager
     def whole_model(self) -> Iterator[None]:
-        found = self.weights()
-        if self.is_main:
-            self.whole.load_state_dict(found)
-            self.whole.to(self.device)
+        self._put_together()
         yield
-        if self.is_main:
-            self.whole.to("cpu")
+        self._set_aside()
 
     def finish(self) -> None:
+        self._put_together()
+
+    def _set_aside(self) -> None:
+        """Free the devices of the whole model. Its parameters stay the same objects, which others may refer to, and so do buffers."""
+        if self.is_main:
+            self.whole.to("cpu")
+            return
+        for parameter in self.whole.parameters():
+            parameter.data = parameter.data.new_empty(0)
+
+    def _put_together(self) -> None:
+        """The whole model with the weights as they are now, on the device of every process. All processes take part."""
         found = self.weights()
         if self.is_main:
             self.whole.load_state_dict(found)
             self.whole.to(self.device)
+        else:
+            for parameter, shape in zip(self.whole.parameters(), self._shapes, strict=True):
+                parameter.data = torch.empty(shape, dtype=parameter.dtype, device=self.device)
+        if self.world_size > 1:
+            for value in self.whole.state_dict().values():
+                torch.distributed.broadcast(value, src=0)
 
 
 def exchange_parameters(optimizer: torch.optim.Optimizer, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> None:

@@ -88,10 +88,12 @@ class Situation:
 class Strategy(ABC):
     """Computes the loss of a batch and its gradients.
 
-    Class attribute couplings: of the losses that it can compute; `validate` refuses others.
+    Class attributes: couplings of the losses that it can compute, and whether it trains parameters that losses have themselves;
+    `validate` refuses others.
     """
 
     couplings: ClassVar[tuple[str, ...]] = ("row", "anchor", "batch")
+    trains_objectives: ClassVar[bool] = True
 
     token_budget: int | None = option(
         None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Micro-batches to encode once more, each with the gradient of the loss on its representations."""
+    """Micro-batches to encode once more, each with the gradient of the loss on its representations, and whether by the twin."""
 
-    parts: Sequence[tuple[MicroBatch, Rep]]
+    parts: Sequence[tuple[MicroBatch, Rep, bool]]
 
     def __call__(self, module: TrainModule, batch: Batch, ctx: StepContext) -> Tensor:
         """0-d value whose gradient in the parameters is that of the loss through these texts."""
-        return reduce(add, [surrogate(part.encode(module.encoder), gradient) for part, gradient in self.parts])
+        return reduce(add, [surrogate(part.encode(module.network(twin=twin)), gradient) for part, gradient, twin in self.parts])
 
 
 @STRATEGIES.register("two_pass")
@@ -51,9 +51,11 @@ class TwoPass(Strategy):
     gradient, so they are refused.
     """
 
+    trains_objectives: ClassVar[bool] = False
+
     def check(self, module: nn.Module, loss: Loss, source: str) -> None:
         super().check(module, loss, source)
-        own = [name for name, p in module.named_parameters() if p.requires_grad and not name.startswith("encoder.")]
+        own = [name for name, p in module.named_parameters() if p.requires_grad and not name.startswith(("encoder.", "twin."))]
         if own:
             raise ConfigError(
                 Problem("strategy.name", f"two_pass does not train parameters of the objective, here {', '.join(own)}. Use recompute")
@@ -76,20 +78,23 @@ class TwoPass(Strategy):
         """What each forward with a backward computes: one micro-batch, and at the end the last one of each route, so that every
         parameter of the batch takes part in the backward in which processes exchange gradients."""
         single: list[Replay] = []
-        final: list[tuple[MicroBatch, Rep]] = []
+        final: list[tuple[MicroBatch, Rep, bool]] = []
         for group in module.groups(batch):
-            if not any(p.requires_grad for part in module.encoder.path_of(group.route) for p in part.parameters()):
+            network = module.network(twin=group.twin)
+            if not any(p.requires_grad for part in network.path_of(group.route) for p in part.parameters()):
                 continue  # a frozen route
-            whole = Rep.cat([gradients[role] for role in group.roles])
+            whole = Rep.cat([gradients[name] for name in group.names])
             parts = self.micro_batches(
-                module.encoder, group.tokens, ctx, module.outputs(batch, ctx), route=group.route, first=ctx.texts + group.first
+                network, group.tokens, ctx, module.outputs(batch, ctx), route=group.route, first=ctx.texts + group.first
             )
             left = len(group.tokens)
             cached = []
             for part in parts:
                 left -= part.rows.numel()
                 found = whole.rows(part.rows.to(whole.values.device))
-                cached.append((part, found if left >= 0 else nothing(found)))  # past all texts one is repeated for other processes
+                cached.append(
+                    (part, found if left >= 0 else nothing(found), group.twin)
+                )  # past all texts one is repeated for other processes
             single += [Replay([one]) for one in cached[:-1]]
             final.append(cached[-1])
         return [*single, Replay(final)] if final else []

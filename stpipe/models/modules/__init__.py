@@ -16,6 +16,7 @@ from stpipe.models.modules.sequence_classifier import SequenceClassifier
 from stpipe.models.modules.sparse_auto_encoder import SparseAutoEncoder
 from stpipe.models.modules.sparse_static_embedding import SparseStaticEmbedding
 from stpipe.models.modules.splade_pooling import SpladePooling
+from stpipe.models.modules.static_embedding import StaticEmbedding
 from stpipe.models.modules.transformer import Transformer
 
 MODULES: dict[str, type[Module]] = {
@@ -32,6 +33,7 @@ MODULES: dict[str, type[Module]] = {
             Dropout,
             SpladePooling,
             SparseStaticEmbedding,
+            StaticEmbedding,
             SparseAutoEncoder,
             Router,
             LogitScore,
@@ -56,5 +58,6 @@ __all__ = [
     "SparseAutoEncoder",
     "SparseStaticEmbedding",
     "SpladePooling",
+    "StaticEmbedding",
     "Transformer",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from stpipe.config.errors import ConfigError, MissingExtraError
 from stpipe.core.peers import Peers
 from stpipe.engine.backends import DDP, FSDP2, Backend, DeepSpeed, Runtime, Single
 from stpipe.engine.backends.deepspeed import autocast, import_deepspeed
-from stpipe.engine.backends.fsdp2 import layers
+from stpipe.engine.backends.fsdp2 import layers, refuse_scalars
 from stpipe.models.encoder import Encoder
 from tests.engine.tiny import tiny_encoder
 
@@ -133,6 +134,47 @@ def test_autocast_by_hooks() -> None:
     with pytest.raises(RuntimeError):
         module(torch.ones(1, 3))
     assert not torch.is_autocast_enabled("cpu"), "left also when the forward fails"
+
+
+def test_deepspeed_says_only_what_is_news(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("DeepSpeed")
+    logger.addHandler(caplog.handler)
+    try:
+        for message in (
+            "Setting accelerator to CPU. If you have GPU or other accelerator, we were unable to detect it.",
+            "**** You are using ZeRO with an untested optimizer, proceed with caution *****",
+            "A module has unknown inputs or outputs type (<class 'stpipe.core.reps.Rep'>) and the tensors embedded in it cannot be detected.",
+            "A module has unknown inputs or outputs type (<class 'mine.Rep'>) and the tensors embedded in it cannot be detected.",
+            "overflow",
+        ):
+            logger.warning(message)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [m.partition(" and ")[0] for m in caplog.messages] == [
+        "A module has unknown inputs or outputs type (<class 'mine.Rep'>)",
+        "overflow",
+    ]
+
+
+def test_layers_that_share_parameters_are_cut_with_the_whole() -> None:
+    """As those of a decoder that is tied to its encoder; a parameter can be cut only once."""
+    module = nn.ModuleDict(
+        {"one": nn.ModuleList(nn.Linear(2, 2) for _ in range(3)), "two": nn.ModuleList(nn.Linear(2, 2) for _ in range(3))}
+    )
+    assert len(layers(module)) == 6
+    module["two"][1].weight = module["one"][0].weight
+    one, two = module["one"], module["two"]
+    assert layers(module) == [one[1], one[2], two[0], two[2]]
+    module["one"][2].bias = module["one"][2].weight  # within one layer
+    assert layers(module) == [one[1], one[2], two[0], two[2]]
+
+
+def test_parameters_without_dimensions_are_refused_where_they_would_be_cut() -> None:
+    module = nn.Linear(2, 2)
+    module.scale = nn.Parameter(torch.tensor(1.0))
+    with pytest.raises(ConfigError, match=r"'fsdp2' cannot cut parameters without dimensions, here scale.*\(1,\)"):
+        refuse_scalars(module)
+    refuse_scalars(nn.Linear(2, 2))
 
 
 def test_parameters_have_another_home_under_stage_3_only() -> None:

@@ -1,78 +1,128 @@
-"""Several processes take the step of one, whatever the loss, the strategy and the backend. scripts/equivalence.py measures the whole table."""
+"""Several processes take the step of one, whatever the loss, the strategy and the backend: the short form of scripts/equivalence.py."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from scripts.equivalence_cells import BUDGET, OBJECTIVES, Cell, Outcome, difference, run_all, run_cell
+from scripts.equivalence_cells import CLIP, LIMIT, Cell, Gradients, difference, make_module, measure, reference
+from scripts.equivalence_launch import launch
+from scripts.equivalence_matrix import CHOSEN, Way, computed, keys_named, short_form, ways
+from scripts.equivalence_tasks import NEGATIVES, TASKS
+from stpipe.config.builtin import load_components
+from stpipe.config.registry import LOSSES
 from stpipe.core.peers import Peers
-from stpipe.engine.backends import DDP, FSDP2, Backend, DeepSpeed, Single
-from stpipe.engine.strategies import Micro, Plain, Recompute, TwoPass
 
-TOLERANCE = 1e-5
-BACKENDS: dict[str, Backend] = {
-    "ddp": DDP(),
-    "fsdp2": FSDP2(),
-    "fsdp2 whole after forward": FSDP2(reshard_after_forward=False),
-    "zero1": DeepSpeed(stage=1),
-    "zero2": DeepSpeed(stage=2),
-    "zero2 offload": DeepSpeed(stage=2, offload_optimizer=True),
-    "zero3": DeepSpeed(stage=3, small_parameters=0),
-}
-#: Every coupling, uneven counts, two batches a step with clipping.
-CELLS = [
-    Cell("mnrl, 1 negative", Plain(BUDGET), DDP()),
-    Cell("mnrl, 0 negatives", Recompute(BUDGET), DDP(), 2, 0.5),
-    Cell("cosent", TwoPass(BUDGET), DDP(), 2),
-    Cell("splade of mnrl (FLOPS), 1 negative", Recompute(BUDGET), DDP()),
-    Cell("lambda (reranker)", Micro(BUDGET), DDP(), 2, 0.5),
-]
+Cells = dict[int, list[Cell]]
 
 
-def check(cells: list[Cell], processes: int) -> None:
-    """Compare each cell with one process and one forward."""
-    found = run_all(cells, processes)
-    assert len(found) == len(cells) > 0
-    for cell, outcome in zip(cells, found, strict=True):
-        assert isinstance(outcome, Outcome), f"{cell}: {outcome}"
-        expected = run_cell(cell.reference, Peers())
-        assert difference(outcome, expected) <= TOLERANCE, cell
-        assert outcome.norm == pytest.approx(expected.norm, rel=1e-4), cell
+@pytest.fixture(scope="module")
+def cells() -> Cells:
+    return short_form()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", list(BACKENDS))
-def test_two_processes_take_the_step_of_one(backend: str) -> None:
-    check([replace(cell, backend=BACKENDS[backend]) for cell in CELLS], 2)
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_take_the_step_of_one(processes: int, cells: Cells, tmp_path: Path) -> None:
+    results = launch(cells[processes], log=tmp_path / "log")
+    assert {r.cell for r in results} == set(cells[processes]) and len(results) >= 5
+    bad = [r for r in results if r.difference is None or not r.difference <= LIMIT]
+    assert not bad, "\n".join(map(str, bad))
 
 
 @pytest.mark.slow
-def test_every_objective_on_two_processes() -> None:
-    check([Cell(name, Plain(BUDGET), DDP(), 2) for name in OBJECTIVES], 2)
+def test_the_short_form_has_every_task_backend_strategy_and_coupling(cells: Cells) -> None:
+    two = [c for c in cells[2] if not c.clip and not c.epochs]
+    assert {c.task for c in two} == set(TASKS)
+    found = {(w.strategy, w.backend) for w in ways() if computed(w)}
+    assert {(c.strategy, c.backend) for c in two} >= found and len(found) == 4 * len(CHOSEN)
+    assert {c.negatives for c in two} == set(NEGATIVES)
+    assert any(c.clip for c in cells[2]) and any(c.epochs for c in cells[2])
 
 
 @pytest.mark.slow
-def test_four_processes() -> None:
-    check([*CELLS, replace(CELLS[0], backend=FSDP2())], 4)
+def test_validate_takes_what_is_computed_and_refuses_the_rest_by_both_keys() -> None:
+    """One way of each task, number of negatives and strategy, with the backends in turn; scripts/equivalence.py asks about all."""
+    backends = list(CHOSEN)
+    asked = [way for i, way in enumerate(ways(backends[:1]))]
+    asked = [replace(way, backend=backends[i % len(backends)]) for i, way in enumerate(asked) if i % 3 == 0]
+    refused = [way for way in asked if not computed(way)]
+    assert len(refused) > 40 and len(asked) - len(refused) > 40
+    for way in asked:
+        answer = way.answer()
+        assert (answer.loss is not None) == computed(way), f"{way}: {answer.messages}"
+        assert answer.seconds < 2
+        for message in answer.messages:
+            assert len(keys_named(message)) >= 2, f"{way}: names one key only: {message}"
 
 
-def test_the_comparison_can_fail() -> None:
-    """A gradient that is scaled, and batches that are weighted equally although they count differently."""
-    cell = Cell("mnrl, 1 negative", Plain(BUDGET), Single(), 2)
-    expected = run_cell(cell, Peers())
+def test_every_loss_is_a_task() -> None:
+    load_components()
+    used = {name for task in TASKS.values() for name in names_of(task.overrides)}
+    assert set(LOSSES) <= used, f"no task of scripts/equivalence_tasks.py trains {sorted(set(LOSSES) - used)}"
+
+
+def names_of(overrides: tuple[str, ...]) -> set[str]:
+    """Losses that some overrides choose, inside others too."""
+    words = " ".join(overrides).replace("loss=", "name: ", 1)
+    return {part.split(",")[0].split("}")[0].split()[0].strip() for part in words.split("name: ")[1:]}
+
+
+def gradients_of(cell: Cell) -> Gradients:
+    return reference(make_module([cell]), cell)
+
+
+def test_one_process_gives_the_gradients_of_the_reference() -> None:
+    """Every strategy, micro-batches, accumulation, clipping and epochs, in this process."""
+    base = Cell("triplet", 1, "plain", "single", 1)
+    found = [base, replace(base, strategy="recompute", batches=2), replace(base, strategy="micro", batches=2, clip=True)]
+    found += [replace(base, strategy="two_pass", batches=2), replace(base, epochs=2)]
+    results = list(measure(sorted(found, key=lambda c: c.start), Peers(), lambda cell: None, {}))
+    assert len(results) == len(found)
+    for result in results:
+        assert result.difference is not None and result.difference <= LIMIT, result
+
+
+@pytest.mark.parametrize(
+    ("change", "least"),
+    [
+        (lambda g: {k: 1.001 * v for k, v in g.items()}, 50),
+        (lambda g: {**g, SMALL: g[SMALL] * 1.001}, 50),
+        (lambda g: {**g, SMALL: torch.zeros_like(g[SMALL])}, 1e4),
+    ],
+)
+def test_the_comparison_can_fail(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], least: float) -> None:
+    expected = gradients_of(Cell("mnrl", 1, "plain", "single", 1))
     assert difference(expected, expected) == 0
-    scaled = replace(expected, change={k: 1.001 * v for k, v in expected.change.items()})
-    assert difference(scaled, expected) > 50 * TOLERANCE
-    assert difference(run_cell(replace(cell, accumulation=1), Peers()), expected) > 100 * TOLERANCE
-    clipped = run_cell(replace(cell, max_grad_norm=0.5), Peers())
-    assert difference(clipped, expected) > 0.5 and clipped.norm == pytest.approx(expected.norm)
+    assert difference(replace(expected, by_name=change(expected.by_name)), expected) > least * LIMIT
+    assert difference(replace(expected, norm=expected.norm * 1.001), expected) > 50 * LIMIT
+
+
+SMALL = "encoder.stack.0.model.embeddings.LayerNorm.bias"
+
+
+def test_batches_and_clipping_matter() -> None:
+    cell = Cell("mnrl", 1, "plain", "single", 1, 2)
+    expected = gradients_of(cell)
+    assert difference(gradients_of(replace(cell, batches=1)), expected) > 100 * LIMIT
+    clipped = gradients_of(replace(cell, clip=True))
+    assert expected.norm == pytest.approx(clipped.norm) and expected.norm > 2 * CLIP
+    assert difference(clipped, expected) > 0.5
+
+
+def test_empty_comparisons_are_no_agreement() -> None:
+    expected = gradients_of(Cell("mnrl", 1, "plain", "single", 1))
+    nothing = {k: torch.zeros_like(v) for k, v in expected.by_name.items()}
     with pytest.raises(AssertionError, match="nothing to compare"):
-        difference(expected, replace(expected, change={k: torch.zeros_like(v) for k, v in expected.change.items()}))
+        difference(expected, replace(expected, by_name=nothing))
+    with pytest.raises(AssertionError, match="nothing to compare"):
+        difference(Gradients({}, expected.norm), expected)
 
 
-def test_the_script_is_where_the_guide_says(repository: Path) -> None:
-    assert (repository / "scripts" / "equivalence.py").exists()
+def test_a_way_that_is_not_computed() -> None:
+    assert not computed(Way("mnrl", 1, "micro", "ddp")) and not computed(Way("cosent", 1, "plain", "ddp"))
+    assert not computed(Way("softmax", 0, "two_pass", "ddp")) and computed(Way("softmax", 0, "micro", "ddp"))
