@@ -50,6 +50,8 @@ def environment(folder: Path) -> Path:
     if not python.is_file():
         venv.create(folder, with_pip=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", PEER, "torch==2.13.*"], check=True)
+        # It comes along for images, and where torch is a build for CPUs the two do not fit.
+        subprocess.run([str(python), "-m", "pip", "uninstall", "-q", "-y", "torchvision"], check=True)
     return python
 
 

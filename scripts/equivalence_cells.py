@@ -36,8 +36,6 @@ BUDGET, EVERYTHING = 60, 1 << 20
 STEP = StepContext(step=3, num_steps=10, seed=5)
 #: So large that what is subtracted, the weights, does not round the gradients; a power of two, so that it rounds nothing itself.
 RATE = 1024.0
-#: For several steps, whose weights matter to the next one.
-EPOCH_RATE = 0.25
 #: Rows of an epoch and of its batches, of all processes; the last batch is smaller.
 EPOCH_ROWS, EPOCH_BATCH = 22, 8
 SAMPLER = RandomSampler()
@@ -68,7 +66,7 @@ STRATEGIES: dict[str, Strategy] = {
 @dataclass(frozen=True)
 class Cell:
     """What is measured. task, negatives: scripts/equivalence_tasks.py; batches: of the step; clip: with trainer.max_grad_norm;
-    epochs: not one step but those of so many epochs, on batches as data/stream.py draws them; fault: name of a variant, for tests."""
+    epochs: not one step but each of those of so many epochs, on batches as data/stream.py draws them; fault: name of a variant, for tests."""
 
     task: str
     negatives: int
@@ -88,10 +86,6 @@ class Cell:
     def without_way(self) -> Cell:
         """What the reference depends on."""
         return replace(self, strategy="", backend="", processes=1, fault="")
-
-    @property
-    def rate(self) -> float:
-        return EPOCH_RATE if self.epochs else RATE
 
     @property
     def max_grad_norm(self) -> float | None:
@@ -115,10 +109,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Of one step (of several: their sum), by parameter, after clipping; and the norm of all before it (of several: that of the last)."""
+    """Of each step, by parameter, after clipping; and the norm of all before it."""
 
-    by_name: dict[str, Tensor]
-    norm: float
+    steps: tuple[Mapping[str, Tensor], ...]
+    norms: tuple[float, ...]
 
 
 def same(value: Any) -> Any:
@@ -153,41 +147,32 @@ def make_module(cells: Sequence[Cell], variant: Variant | None = None) -> TrainM
 def reference(module: TrainModule, cell: Cell) -> Gradients:
     """The gradients of one process without backend, strategy, accumulation and collectives. There must be no process group."""
     assert not torch.distributed.is_initialized()
-    if cell.epochs:
-        return reference_of_epochs(module, cell)
-    norm = reference_backward(module, [make_batch(cell.task, cell.negatives, i) for i in range(cell.batches)])
-    factor = min(1.0, CLIP / norm) if cell.clip else 1.0
-    named = dict(module.named_parameters(remove_duplicate=False))
-    return Gradients({name: torch.zeros_like(p) if p.grad is None else factor * p.grad for name, p in named.items()}, norm)
+    steps, norms = [], []
+    for batches in reference_steps(cell):
+        module.zero_grad(set_to_none=True)
+        outputs = [module(batch, replace(STEP, micro=i)) for i, batch in enumerate(batches)]
+        total: Any = sum(o.sum for o in outputs) / sum(o.count for o in outputs)
+        total.backward()
+        norms.append(float(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None]))))
+        factor = min(1.0, CLIP / norms[-1]) if cell.clip else 1.0
+        named = module.named_parameters(remove_duplicate=False)
+        steps.append({name: torch.zeros_like(p) if p.grad is None else factor * p.grad for name, p in named})
+    return Gradients(tuple(steps), tuple(norms))
 
 
-def reference_backward(module: TrainModule, batches: Sequence[Batch]) -> float:
-    """Leave the gradients of a step on the parameters; returns their norm."""
-    module.zero_grad(set_to_none=True)
-    outputs = [module(batch, replace(STEP, micro=i)) for i, batch in enumerate(batches)]
-    total: Any = sum(o.sum for o in outputs) / sum(o.count for o in outputs)
-    total.backward()
-    return float(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None])))
-
-
-def reference_of_epochs(module: TrainModule, cell: Cell) -> Gradients:
-    """All steps of some epochs by hand. The order of the rows is that of the sampler, of which it is checked that it is one."""
-    module = copy.deepcopy(module)
-    before = {name: p.detach().clone() for name, p in module.named_parameters(remove_duplicate=False)}
-    texts, orders, norm = Texts(cell), [], 0.0
+def reference_steps(cell: Cell) -> list[list[Batch]]:
+    """The batches of each step, of all processes together. The order of an epoch is that of the sampler, of which it is checked that it is one."""
+    if not cell.epochs:
+        return [[make_batch(cell.task, cell.negatives, i) for i in range(cell.batches)]]
+    texts, found, orders = Texts(cell), [], set()
     for epoch in range(cell.epochs):
         batches = SAMPLER.batches(texts, batch_size=EPOCH_BATCH, seed=STEP.seed, epoch=epoch)  # type: ignore[arg-type]
-        orders.append([int(row) for rows in batches for row in rows])
-        assert sorted(orders[-1]) == list(range(EPOCH_ROWS)) and [len(rows) for rows in batches] == [8, 8, 6]
-        for rows in batches:
-            norm = reference_backward(module, [texts.batch(rows)])
-            with torch.no_grad():
-                for p in module.parameters():
-                    if p.grad is not None:
-                        p -= EPOCH_RATE * p.grad
-    assert len({tuple(order) for order in orders}) == cell.epochs, "every epoch has an order of its own"
-    after = dict(module.named_parameters(remove_duplicate=False))
-    return Gradients({name: (before[name] - p.detach()) / EPOCH_RATE for name, p in after.items()}, norm)
+        order = tuple(int(row) for rows in batches for row in rows)
+        assert sorted(order) == list(range(EPOCH_ROWS)) and [len(rows) for rows in batches] == [8, 8, 6]
+        orders.add(order)
+        found += [[texts.batch(rows)] for rows in batches]
+    assert len(orders) == cell.epochs, "every epoch has an order of its own"
+    return found
 
 
 class Texts:
@@ -205,18 +190,27 @@ class Texts:
 
 
 def difference(found: Gradients, expected: Gradients) -> float:
-    """Largest difference of a gradient over the largest one of its parameter (see SHARE), or of the norm if that differs more.
+    """Largest difference of a gradient in any step, over the largest one of its parameter (see SHARE), or of the norm if that differs more;
+    infinite where steps are missing.
 
     Raises:
         AssertionError: the gradients are all zero, or not those of the same parameters.
     """
-    largest = {name: float(g.abs().max()) for name, g in expected.by_name.items()}
+    assert found.steps and expected.steps, "nothing to compare: no steps"
+    if len(found.steps) != len(expected.steps):
+        return float("inf")
+    parts = [difference_of_step(f, e) for f, e in zip(found.steps, expected.steps, strict=True)]
+    return max(*parts, *(abs(f - e) / e for f, e in zip(found.norms, expected.norms, strict=True)))
+
+
+def difference_of_step(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
+    """See `difference`."""
+    largest = {name: float(g.abs().max()) for name, g in expected.items()}
     most = max(largest.values(), default=0.0)
-    missing = largest.keys() - found.by_name.keys()
+    missing = largest.keys() - found.keys()
     assert most > 1e-6 and not missing, f"nothing to compare: largest gradient {most}, no gradient for {sorted(missing)}"
     scale = {name: own if own >= SHARE * most else most for name, own in largest.items()}
-    parts = [float((found.by_name[n] - g).abs().max()) / scale[n] for n, g in expected.by_name.items()]
-    return max(*parts, abs(found.norm - expected.norm) / expected.norm)
+    return max(float((found[name] - g).abs().max()) / scale[name] for name, g in expected.items())
 
 
 class Started:
@@ -237,7 +231,7 @@ class Started:
         self.runtime: Runtime = BACKENDS[first.backend].build(
             device="cpu", precision="fp32", max_grad_norm=first.max_grad_norm, peers=peers
         )
-        self.runtime.prepare(module, torch.optim.SGD(module.parameters(), lr=first.rate))
+        self.runtime.prepare(module, torch.optim.SGD(module.parameters(), lr=RATE))
         self.own = copy.deepcopy(self.runtime.own_state())
 
     def reset(self) -> None:
@@ -248,19 +242,23 @@ class Started:
             self.runtime.load_module(self.initial)
 
     def gradients(self, cell: Cell) -> Gradients:
-        """The gradients of a step over all processes, from the change of the weights; rank 0 has them."""
-        self.reset()
-        runtime, strategy = self.runtime, STRATEGIES[cell.strategy]
-        module: Any = runtime.unwrapped
+        """The gradients of each step over all processes, from the change of the weights; rank 0 has them."""
+        strategy, module = STRATEGIES[cell.strategy], self.module
         strategy.check(module, module.losses[cell.objective], cell.objective)
         module.strategies[cell.objective] = strategy
-        norm = 0.0
+        steps, norms = [], []
         for batches in self.steps(cell):
-            norm = self.step(strategy, batches, cell.max_grad_norm)
-        after = runtime.state_dict()["module"]  # whole on rank 0 only
-        if not runtime.is_main:
-            return Gradients({}, norm)
-        return Gradients({k: (self.initial[k] - v.detach()) / cell.rate for k, v in after.items() if v.is_floating_point()}, norm)
+            self.reset()
+            norms.append(self.step(strategy, batches, cell.max_grad_norm))
+            after = self.runtime.state_dict()["module"]  # whole on rank 0 only
+            if self.runtime.is_main:
+                steps.append({k: (self.initial[k] - v.detach()) / RATE for k, v in after.items() if v.is_floating_point()})
+        return Gradients(tuple(steps), tuple(norms))
+
+    @property
+    def module(self) -> Any:
+        """What is trained, without the wrapper of the backend."""
+        return self.runtime.unwrapped
 
     def steps(self, cell: Cell) -> Iterator[list[Batch]]:
         """This process's batches of each step."""

@@ -24,8 +24,10 @@ PROCESSES = (1, 2, 4)
 BATCHES = (1, 2)
 #: Tasks of each coupling that are measured with clipping and over two epochs as well.
 SAMPLES = (("mnrl", 1), ("cosent", 0), ("lambda", 0), ("splade of mnrl", 0))
+#: What starting a backend takes, in cells.
+START_COST = 5
 #: A key of the configuration in a message.
-KEY = re.compile(r"\b(?:loss|strategy|backend|dataset|model|trainer)\.[a-z_.]+")
+KEY = re.compile(r"\b(?:loss|strategy|backend|dataset|model|trainer|sampler)\.[a-z_.]+")
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,22 @@ def keys_named(message: str) -> set[str]:
 
 
 def covering(cells: Sequence[Cell]) -> list[Cell]:
-    """A few cells in which every task occurs, and every pair of values of the other factors that occurs in any cell."""
+    """A few cells in which every task occurs, and every pair of values of the other factors that occurs in any cell; with few starts, which
+    take longer than cells."""
     wanted = {pair for cell in cells for pair in pairs(cell)}
     chosen: list[Cell] = []
+    starts: set[tuple[str, ...]] = set()
+
+    def take(candidates: Sequence[Cell]) -> None:
+        best = max(candidates, key=lambda c: (1 + len(wanted & pairs(c))) / (1 if c.start in starts else START_COST))
+        chosen.append(best)
+        starts.add(best.start)
+        wanted.difference_update(pairs(best))
+
     for task in dict.fromkeys(cell.task for cell in cells):
-        chosen.append(max((c for c in cells if c.task == task), key=lambda c: len(wanted & pairs(c))))
-        wanted -= pairs(chosen[-1])
+        take([c for c in cells if c.task == task])
     while wanted:
-        chosen.append(max(cells, key=lambda c: len(wanted & pairs(c))))
-        wanted -= pairs(chosen[-1])
+        take([c for c in cells if wanted & pairs(c)])
     return chosen
 
 
@@ -110,11 +119,10 @@ def pairs(cell: Cell) -> set[frozenset[tuple[str, object]]]:
 def short_form() -> dict[int, list[Cell]]:
     """By number of processes, the cells that the tests measure: every task, backend, strategy and number of processes."""
     found = [way for way in ways() if computed(way)]
-    two = [cell for way in found for cell in cells_of(way, 2)]
+    two = covering([cell for way in found for cell in cells_of(way, 2)])
+    two += [Cell("mnrl", 1, "recompute", backend, 2, 2, clip=True) for backend in CHOSEN]
+    two += [Cell("mnrl", 1, "recompute", backend, 2, epochs=2) for backend in ("ddp", "zero2")]
     few = [Cell("mnrl", 1, "recompute", backend, 1, 2) for backend in CHOSEN]
-    four = [
-        Cell(task, n, s, b, 4, 2)
-        for b in CHOSEN
-        for task, n, s in (("mnrl", 0, "recompute"), ("triplet", 1, "micro"), ("cosent", 0, "two_pass"))
-    ]
-    return {1: few, 2: [*covering(two), *further_cells(("ddp", "zero2"), 2)], 4: four}
+    several = (("mnrl", 0, "recompute"), ("triplet", 1, "micro"), ("cosent", 0, "two_pass"))
+    four = [Cell(task, n, s, backend, 4, 2) for backend in CHOSEN for task, n, s in several]
+    return {1: few, 2: two, 4: four}

@@ -203,10 +203,11 @@ def sampler_and_format(rules: Rules) -> None:
     name = rules.values["sampler"]["name"]
     if not rules.component("sampler", name).get("x-needs_label"):
         return
-    for source, _, section in sources(rules.values["dataset"]):
+    for source, place, section in sources(rules.values["dataset"]):
         fmt = known_format(section)
         if fmt is not None and FORMATS[fmt].label != "class":
-            rules.problem(("sampler", "name"), f"'{name}' needs a class in column '{LABEL}', but data set '{source}' is {fmt}")
+            where = f"({dotted((*place, 'format'))} or its roles)"
+            rules.problem(("sampler", "name"), f"'{name}' needs a class in column '{LABEL}', but data set '{source}' is {fmt} {where}")
 
 
 def mixing(rules: Rules) -> None:

@@ -113,7 +113,7 @@ class Encoded:
         return self.form.apply(values[[places[text] for text in texts]], self.ranges)
 
 
-@EVALUATORS.register("compressed_retrieval")
+@EVALUATORS.register("compressed_retrieval", aliases=("CompressedRetrievalEvaluator",))
 @dataclass(frozen=True, kw_only=True)
 class CompressedRetrievalEvaluator(InformationRetrievalEvaluator):
     """The metrics of `information_retrieval`, and nDCG with smaller embeddings: cut to `dims`, in `precisions`, and both.

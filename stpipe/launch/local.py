@@ -178,6 +178,9 @@ class _Supervisor:
         if found is not None and found["state"] == "running" and found.get("pid") == self.processes[0].popen.pid:
             status = Status(place, command=found["command"])
             status.data.update(found)
+            for stage in status.data["stages"].values():
+                if stage["state"] == "running":
+                    stage["state"] = "failed"
             status.end("failed", 1, message)
 
 

@@ -46,11 +46,12 @@ class StaticModel(EmbeddingComponent):
     def stack(self, path: Path) -> list[Module]:
         """The static embedding, and what follows it."""
         modules = self._stored(path) or [self._new(path), Normalize()]
-        if self.max_seq_length is not None:
-            modules[0].tokenizer.model_max_length = self.max_seq_length
-        if not isinstance(modules[0], StaticEmbedding):
-            what = f"'{self.name_or_path}' starts with {modules[0].folder_name()}"
+        first = modules[0]
+        if not isinstance(first, StaticEmbedding):
+            what = f"'{self.name_or_path}' starts with {first.folder_name()}"
             raise ConfigError(Problem("model.name_or_path", f"{what}; expected a static model, or a dense one to make it from"))
+        if self.max_seq_length is not None:
+            first.tokenizer.model_max_length = self.max_seq_length
         if self.normalize is None:
             return modules
         return [*(m for m in modules if not isinstance(m, Normalize)), *([Normalize()] if self.normalize else [])]

@@ -44,6 +44,7 @@ def run_prepare(tokenizer: Any, tmp_path: Path) -> Callable[..., PreparedData]:
 
     def run(**keys: Any) -> PreparedData:
         names = set(DatasetSection.__dataclass_fields__)
+        names -= {"teacher"} if hasattr(keys.get("teacher"), "encode") else set()  # of embedded data, an argument of `prepare`
         section = {"cache_dir": str(tmp_path / "cache"), "eval_rows": 0, **{k: v for k, v in keys.items() if k in names}}
         others = {k: v for k, v in keys.items() if k not in names}
         how = {"tokenizer": tokenizer, "max_length": 32, **{field: others.pop(k) for k, field in HOW.items() if k in others}}

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import stpipe.data  # noqa: F401  (registers the samplers)
+import stpipe.data
+import stpipe.losses  # noqa: F401  (registers the losses)
 from stpipe.config.formats import FORMATS, is_role
-from stpipe.config.registry import SAMPLERS
+from stpipe.config.registry import LOSSES, SAMPLERS
 from stpipe.config.sections import CheckSection, DatasetSection, SourceSection
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
@@ -24,7 +25,7 @@ def names(cls: type) -> set[str]:
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_yaml_of_the_guide(block: dict[str, dict]) -> None:
-    assert set(block) <= {"dataset", "sampler"}
+    assert set(block) <= {"dataset", "sampler", "loss"}
     dataset = block.get("dataset", {})
     assert set(dataset) <= names(DatasetSection)
     assert set(dataset.get("checks", {})) <= names(CheckSection)
@@ -35,6 +36,8 @@ def test_yaml_of_the_guide(block: dict[str, dict]) -> None:
     if "sampler" in block:
         sampler = SAMPLERS.get(block["sampler"].pop("name"))
         sampler(**block["sampler"])
+    if "loss" in block:
+        assert block["loss"]["name"] in LOSSES
 
 
 def test_the_guide_names_every_format_sampler_and_rule() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.pipeline.conftest import QUICK
+from tests.pipeline.conftest import QUICK, word
 
 #: A callback that ends one process in some way after a step.
 TROUBLE = '''
@@ -71,7 +71,7 @@ class Runs:
     data: Path
 
     def run(
-        self, *overrides: str, start: Sequence[str] = OWN, timeout: float = 200, **environment: str
+        self, *overrides: str, start: Sequence[str] = OWN, timeout: float = 400, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run `stpipe train` to its end."""
         given = (f"model.name_or_path={self.model}", f"dataset.train={self.data}", *SHARED)
@@ -107,6 +107,13 @@ class Runs:
     def records(self, run: str, name: str) -> list[tuple[int, float]]:
         rows = [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
         return [(r["step"], r["value"]) for r in rows if r["name"] == name and r["split"] == "train"]
+
+
+def write_pairs(path: Path) -> Path:
+    """The rows of the fixture `pairs`."""
+    rows = [{"anchor": f"{word(i)} {word(i + 7)}", "positive": " ".join(word(i * 3 + k) for k in range(1 + i % 9))} for i in range(56)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def trouble(kind: str, *, rank: int = 1, step: int = 5) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ ACCELERATE = (OWN[0], "-m", "accelerate.commands.launch", "--multi_gpu", "--num_
               "--dynamo_backend", "no", "--main_process_port", str(free_port()), "-m", "stpipe")  # fmt: skip
 LAUNCHERS = {"own": (OWN, TWO), "torchrun": (TORCHRUN, "backend=ddp"), "accelerate": (ACCELERATE, "backend=ddp")}
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def tree(folder: Path) -> set[str]:
@@ -55,6 +55,7 @@ def test_a_killed_process_is_named_and_the_run_continues_exactly(runs: Runs) -> 
         status = runs.status(name)
         assert (status["state"], status["exit_code"]) == ("failed", 1)
         assert f"rank {rank} (pid" in status["error"] and "SIGKILL" in status["error"]
+        assert status["stages"]["train"]["state"] == "failed"
         assert not runs.processes(), "none is left behind"
         done = runs.run(f"run.dir={name}", TWO, "trainer.resume=auto", *trouble("kill", rank=rank), NO_TROUBLE="1")
         assert done.returncode == 0, done.stderr[-2000:]

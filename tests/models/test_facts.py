@@ -15,7 +15,7 @@ from stpipe.engine.optim import class_paths
 from stpipe.engine.strategies import Plain
 from stpipe.engine.train_module import TrainModule
 from stpipe.losses import CSRLoss, SpladeLoss
-from stpipe.models import CrossEncoderModel, CSRModel, DenseModel, InferenceFreeSpladeModel, SpladeModel
+from stpipe.models import CrossEncoderModel, CSRModel, DenseModel, InferenceFreeSpladeModel, SpladeModel, StaticModel
 from stpipe.models.component import ModelComponent
 from stpipe.models.modules import SparseAutoEncoder, SparseStaticEmbedding
 from tests.models.tiny import make_tokenizer
@@ -30,7 +30,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("component", [DenseModel, SpladeModel, InferenceFreeSpladeModel, CSRModel, CrossEncoderModel])
+@pytest.mark.parametrize("component", [DenseModel, StaticModel, SpladeModel, InferenceFreeSpladeModel, CSRModel, CrossEncoderModel])
 def test_facts_are_those_of_the_model(component: type[ModelComponent], weights: Path) -> None:
     model = component(name_or_path=str(weights)).build()
     assert list(model.encoder.routes) == (component.routes or [])
@@ -57,7 +57,7 @@ def test_splade_takes_the_routes_of_its_start_weights(weights: Path, tmp_path: P
 
 def test_every_component_has_been_looked_at() -> None:
     own = {cls for cls in MODELS.classes() if cls.__module__.startswith("stpipe.")}
-    assert own == {DenseModel, SpladeModel, InferenceFreeSpladeModel, CSRModel, CrossEncoderModel}
+    assert own == {DenseModel, StaticModel, SpladeModel, InferenceFreeSpladeModel, CSRModel, CrossEncoderModel}
 
 
 def test_losses_that_keep_models_sparse() -> None:

@@ -114,9 +114,11 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 def test_what_a_regulariser_decides_is_watched() -> None:
     """An autoencoder keeps k of its features from the first step on: advice about regularisers would mislead."""
     model = SimpleNamespace(encoder=SimpleNamespace(embedding_dim=101))
+    warnings: list[str] = []
 
     def watched(component: object) -> list[str]:
-        run = SimpleNamespace(parts=SimpleNamespace(model=model, root=SimpleNamespace(model=component)))
+        parts = SimpleNamespace(model=model, root=SimpleNamespace(model=component))
+        run = SimpleNamespace(parts=parts, warn=warnings.append)
         return [type(callback).__name__ for callback in watches(run)]  # type: ignore[arg-type]
 
     for component in (SpladeModel("start"), InferenceFreeSpladeModel("start")):

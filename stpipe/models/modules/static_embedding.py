@@ -52,7 +52,7 @@ class StaticEmbedding(Module):
             )
         self.tokenizer = copy.deepcopy(tokenizer)
         self.tokenizer.model_max_length = max_length or UNLIMITED
-        self.embedding = nn.Embedding(*values.shape, _weight=values)
+        self.embedding = nn.Embedding(values.shape[0], values.shape[1], _weight=values)
 
     def forward(self, features: Features) -> dict[str, Any]:
         """Sets sentence_embedding (N, D) of input_ids (T,) and lengths (N,)."""

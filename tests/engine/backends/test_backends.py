@@ -138,7 +138,8 @@ def test_autocast_by_hooks() -> None:
 
 def test_deepspeed_says_only_what_is_news(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("DeepSpeed")
-    logger.addHandler(caplog.handler)
+    if not logger.propagate:  # so once DeepSpeed is imported
+        logger.addHandler(caplog.handler)
     try:
         for message in (
             "Setting accelerator to CPU. If you have GPU or other accelerator, we were unable to detect it.",
