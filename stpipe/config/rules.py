@@ -126,10 +126,11 @@ def _counts_and_strategy(rules: Rules, strategy: str) -> None:
     for source, parts in used.items():
         counts = [str(loss.facts.get("x-counts", "rows")) for loss in parts]
         if counts_differ(counts):
+            keys = ", ".join(dotted((*loss.path, "name")) for loss in parts)
             found = ", ".join(f"'{loss.name}' over {count}" for loss, count in zip(parts, counts, strict=True))
             rules.problem(
                 ("strategy", "name"),
-                f"'{strategy}' computes part by part, but the losses of data set '{source}' are means over what differs in number ({found}), "
+                f"'{strategy}' computes part by part, but the losses of data set '{source}' ({keys}) are means over what differs in number ({found}), "
                 "so the parts would shift their weights. Use strategy recompute",
             )
 

@@ -44,6 +44,7 @@ def test_a_rejected_export_fails_the_stage_but_nothing_else(stpipe: Callable[...
     assert (run / "exports" / "embeddings").is_dir() and not list((run / "exports" / "rejected").iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_on_a_run_and_on_a_model(stpipe: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert stpipe("train", *SHORT) == 0
     from stpipe.cli.main import main
