@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -97,12 +98,13 @@ def ask(found: list[Way]) -> tuple[list[Refused], list[str], float]:
 
 
 def command_seconds() -> float:
-    """A refusal by the command itself, from its start to its end."""
+    """Processor time of a refusal by the command itself, from its start to its end."""
     overrides = ["model=dense", "model.name_or_path=a/b", "dataset.train=a/b", "dataset.format=pair", "loss=mnrl", "strategy=micro"]
-    began = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-m", "stpipe", "validate", *overrides], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "strategy.name" in done.stderr and "loss.name" in done.stderr, done.stderr
-    return time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def measure(cells: Iterable[Cell], kept: Kept) -> None:

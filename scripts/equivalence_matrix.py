@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from scripts.equivalence_cells import BACKENDS, STRATEGIES, Cell
-from scripts.equivalence_tasks import NEGATIVES, TASKS, Answer, loss_of, validated
+from scripts.equivalence_tasks import KINDS, NEGATIVES, TASKS, Answer, loss_of, validated
 
 #: Name of a backend -> the overrides that choose it.
 CHOSEN: dict[str, tuple[str, ...]] = {
@@ -101,12 +101,12 @@ def covering(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def pairs(cell: Cell) -> set[frozenset[tuple[str, object]]]:
-    """Pairs of values of the factors: coupling, parameters of the loss, model, negatives, strategy, backend, processes, batches."""
+    """Pairs of values of the factors: coupling, parameters of the loss, kind of model, negatives, strategy, backend, processes, batches."""
     spec = TASKS[cell.task]
     values = {
         "coupling": loss_of(cell.task, cell.negatives).effective_coupling(),
         "learns": spec.learns,
-        "model": spec.model,
+        "kind": KINDS[spec.model],
         "negatives": cell.negatives,
         "strategy": cell.strategy,
         "backend": cell.backend,

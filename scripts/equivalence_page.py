@@ -140,7 +140,7 @@ def refusals(refused: Sequence[Refused], slowest: float, command: float) -> list
         "## Refused by `validate`",
         "",
         f"Everything else that can be written down, {len(refused)} combinations of loss, number of negatives, strategy and backend. Each was asked, and each "
-        f"message names both keys; the slowest answer took {slowest:.1f} s, the whole command {command:.1f} s. The number of processes and of batches a "
+        f"message names both keys; the slowest answer took {slowest:.1f} s of processor time, the whole command {command:.1f} s. The number of processes and of batches a "
         "step are never a reason.",
         "",
         "| | reason | keys | combinations | an example of the message |",

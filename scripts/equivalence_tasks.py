@@ -132,7 +132,7 @@ KINDS = {"dense": "dense", "sparse": "sparse", "csr": "sparse", "cross_encoder":
 @dataclass(frozen=True)
 class Answer:
     """What `validate` says of a combination. messages: of its problems, each beginning with a key; loss: as it is built when there are none;
-    seconds: that it took."""
+    seconds: of processor time that it took."""
 
     messages: tuple[str, ...]
     loss: Loss | None
@@ -153,12 +153,12 @@ def validated(task: str, negatives: int, strategy: str, backend: tuple[str, ...]
         *spec.overrides,
         *backend,
     ]
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         loaded = load_config(overrides)
     except ConfigError as error:
-        return Answer(tuple(f"{p.key}: {p.message}" for p in error.problems), None, time.perf_counter() - began)
-    return Answer((), build_component("loss", loaded.values["loss"]), time.perf_counter() - began)
+        return Answer(tuple(f"{p.key}: {p.message}" for p in error.problems), None, time.process_time() - began)
+    return Answer((), build_component("loss", loaded.values["loss"]), time.process_time() - began)
 
 
 def loss_of(task: str, negatives: int) -> Loss:

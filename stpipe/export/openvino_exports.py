@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,5 +85,6 @@ def quantize_static(file: Path, into: Path, *, sample: Sequence[dict[str, Any]])
         except ImportError as error:
             raise MissingExtraError(error.name or "nncf", "openvino", "static quantisation for OpenVINO") from error
         model = openvino.Core().read_model(file)
-        done = nncf.quantize(model, nncf.Dataset(list(sample)), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(sample))
+        with redirect_stdout(io.StringIO()):  # its progress bars know nothing of trainer.progress
+            done = nncf.quantize(model, nncf.Dataset(list(sample)), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(sample))
         openvino.save_model(done, into, compress_to_fp16=False)

@@ -84,7 +84,7 @@ def export_one(
     source: Source, name: str, export: Export, folder: Path, *, verifier: Verifier, identity: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Write and verify one export, and put it where it belongs; returns the content of verification.json."""
-    aside = folder / f".writing-{name}-{os.getpid()}"
+    aside = folder / f".writing-{name}"  # what a killed process left there goes, too
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
