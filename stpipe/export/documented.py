@@ -11,9 +11,10 @@ from typing import Any, get_args
 
 from stpipe.config.errors import ConfigError
 from stpipe.config.registry import unknown_name
-from stpipe.export.openvino_exports import INT8_SUFFIX, quantize_static
+from stpipe.export.openvino_exports import INT8_SUFFIX
 from stpipe.export.optimize import Level, optimize
 from stpipe.export.quantize_onnx import INSTRUCTIONS, quantize_dynamic
+from stpipe.export.quantize_openvino import quantize_static
 from stpipe.models.base_model import BaseModel
 from stpipe.models.runtimes import RuntimeModel, graph_name
 from stpipe.models.runtimes.runtime_model import graph_files

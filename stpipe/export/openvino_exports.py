@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
-from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from stpipe.config.errors import MissingExtraError
 from stpipe.config.fields import option
 from stpipe.config.registry import EXPORTS
 from stpipe.export.base import Precision
 from stpipe.export.graphs import Graph, GraphExport, calibration_inputs
+from stpipe.export.quantize_openvino import quantize_static
 from stpipe.models.runtimes import write_openvino
-from stpipe.models.runtimes.graph import quiet
-from stpipe.models.runtimes.write import quiet_tools
 
 INT8_SUFFIX = "qint8_quantized"
 
@@ -68,23 +63,3 @@ class OpenVinoInt8Export(GraphExport):
             plain = Path(scratch) / "plain.xml"
             write_openvino(graph.program, plain, inputs=graph.inputs, output=graph.output)
             quantize_static(plain, file, sample=sample)
-
-
-def quantize_static(file: Path, into: Path, *, sample: Sequence[dict[str, Any]]) -> None:
-    """Write a copy of an OpenVINO model in eight bits.
-
-    Args:
-        file: the .xml of the model in float32.
-        into: the .xml of the copy.
-        sample: inputs, name -> array, that the ranges of activations are taken from.
-    """
-    with quiet_tools(), quiet():
-        try:
-            import nncf
-            import openvino
-        except ImportError as error:
-            raise MissingExtraError(error.name or "nncf", "openvino", "static quantisation for OpenVINO") from error
-        model = openvino.Core().read_model(file)
-        with redirect_stdout(io.StringIO()):  # its progress bars know nothing of trainer.progress
-            done = nncf.quantize(model, nncf.Dataset(list(sample)), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(sample))
-        openvino.save_model(done, into, compress_to_fp16=False)

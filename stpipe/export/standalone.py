@@ -137,11 +137,14 @@ def openvino(path, threads):
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", **({"INFERENCE_NUM_THREADS": threads} if threads else {})}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    if not CORES:
+        CORES.append(openvino.Core())
+    compiled = CORES[0].compile_model(path, "CPU", settings)
     return lambda inputs: compiled(inputs)[compiled.outputs[0]].copy()
 
 
 RUNTIMES = {"onnx": onnx, "openvino": openvino}
+CORES: list = []  # one for the process: several leave a signal stack behind that is gone when the next signal comes
 
 
 def serve(model, requests, answers):

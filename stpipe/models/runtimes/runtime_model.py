@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -171,15 +172,9 @@ class OpenVinoModel(RuntimeModel):
     def __init__(self, config: PreTrainedConfig, *, file: Path, options: Mapping[str, Any], made: TemporaryDirectory[str] | None = None):
         super().__init__(config, file=file, made=made)
         settings = read_settings(options.get("ov_config"))
+        settings = {"INFERENCE_PRECISION_HINT": "f32", **settings}
         with quiet_tools():
-            try:
-                import openvino
-            except ImportError as error:
-                raise MissingExtraError("openvino", "openvino", "backend='openvino'") from error
-            core = openvino.Core()
-            self.compiled = core.compile_model(
-                str(file), str(options.get("device") or "CPU").upper(), {"INFERENCE_PRECISION_HINT": "f32", **settings}
-            )
+            self.compiled = openvino_core().compile_model(str(file), str(options.get("device") or "CPU").upper(), settings)
         self.request = self.compiled.create_infer_request()
 
     @property
@@ -189,6 +184,20 @@ class OpenVinoModel(RuntimeModel):
     def compute(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
         values: np.ndarray[Any, Any] = self.request.infer(dict(inputs))[self.compiled.outputs[0]].copy()  # the next call writes there again
         return values
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """The one core of OpenVINO in this process, which lives as long as it does.
+
+    A core gives its thread another signal stack and puts the former one back when it goes. Where two go in the order they came, the
+    former one of the second is freed already, and the next signal ends the process.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingExtraError("openvino", "openvino", "backend='openvino'") from error
+    return openvino.Core()
 
 
 def read_settings(value: Any) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +108,25 @@ def test_options_of_the_runtimes(saved: Callable[[str, str], Saved], tmp_path: P
     assert network.compiled.get_property("INFERENCE_NUM_THREADS") == 1
     with pytest.raises(ConfigError, match="is no file"):
         CrossEncoder(folder, backend="openvino", device="cpu", model_kwargs={"ov_config": "nowhere.json"})
+
+
+SIGNALLED = """
+import os, signal, sys
+from stpipe import CrossEncoder
+signal.signal(signal.SIGUSR1, lambda number, frame: print("signal"))
+first, second = (CrossEncoder(sys.argv[1], backend="openvino", device="cpu") for _ in range(2))
+del first
+del second
+os.kill(os.getpid(), signal.SIGUSR1)
+print("alive")
+"""
+
+
+def test_signals_after_models_of_openvino_are_gone(saved: Callable[[str, str], Saved]) -> None:
+    """Its cores, when they go in the order they came, leave a freed signal stack behind; the next signal would be the last one."""
+    command = [sys.executable, "-X", "faulthandler", "-c", SIGNALLED, str(saved("cross_encoder", "openvino").folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.split()[-2:] == ["signal", "alive"], done.stderr
 
 
 def test_sparse_checkpoint_of_transformers_alone(tmp_path: Path) -> None:
