@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from scripts.equivalence_cells import LIMIT, Cell, Result
 from scripts.equivalence_launch import as_result, launch
-from scripts.equivalence_matrix import CHOSEN, PROCESSES, Way, cells_of, computed, further_cells, keys_named, ways
+from scripts.equivalence_matrix import CHOSEN, PROCESSES, Way, cells_of, computed, further_cells, keys_named, measured_cells, ways
 from scripts.equivalence_page import Refused, page
 from scripts.equivalence_tasks import TASKS
 
@@ -134,6 +134,7 @@ def main() -> int:
     parser.add_argument("--backends", nargs="+", choices=list(CHOSEN), default=list(CHOSEN))
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--resume", action="store_true", help="use what an interrupted run of the same sources has measured")
+    parser.add_argument("--every", action="store_true", help="infer nothing: one batch a step and two also with 1 and 4 processes")
     parser.add_argument("--no-write", action="store_true", help="do not write docs/equivalence.md")
     args = parser.parse_args()
     began = time.monotonic()
@@ -141,14 +142,15 @@ def main() -> int:
     asked = ways(args.backends, args.tasks)
     refused, wrong, slowest = ask(asked)
     print(f"validate refuses {len(refused)} of {len(asked)} ways, {time.monotonic() - began:.0f} s", flush=True)
-    cells = [cell for size in args.processes for way in asked if computed(way) for cell in cells_of(way, size)]
+    cells = [cell for size in args.processes for cell in measured_cells(asked, size, every=args.every)]
+    inferred = sum(len(cells_of(way, size)) for size in args.processes for way in asked if computed(way)) - len(cells)
     if args.tasks == list(TASKS):
         cells += [cell for size in args.processes for cell in further_cells(args.backends, size)]
     measure(cells, kept)
     found = [kept.results[cell] for cell in cells]
     bad = [r for r in found if r.difference is None or not r.difference <= LIMIT]
     minutes = (time.monotonic() - began) / 60
-    text = page(found, refused, slowest=slowest, command=command_seconds())
+    text = page(found, refused, inferred=inferred, slowest=slowest, command=command_seconds())
     print(f"{len(found)} cells in {minutes:.0f} minutes; {len(bad)} over the limit; {len(wrong)} wrong answers of validate")
     print(*(f"over the limit: {result}" for result in bad), *wrong, sep="\n")
     if args.no_write:

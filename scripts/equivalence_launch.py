@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ from stpipe.launch.local import free_port
 
 #: Seconds without a result after which a launch counts as hanging.
 PATIENCE = 600.0
+PORT_TAKEN = "EADDRINUSE"
 #: Where a launch tells what it does, a JSON a line; the results are for good.
 Row = dict[str, Any]
 
@@ -47,6 +49,8 @@ def launch(
     while left:
         log.write_text("", encoding="utf-8")
         error = _run(left, log, on_result, variants or {})
+        if error is not None and PORT_TAKEN in error:  # by another program, between choosing it and listening; nothing has begun
+            error = _run(left, log, on_result, variants or {})
         rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
         done = [as_result(row) for row in rows if "begun" not in row]
         if error is not None:
@@ -96,21 +100,25 @@ def _run(cells: Sequence[Cell], log: Path, on_result: Callable[[Result], None], 
 
 def _import_once() -> None:
     """Have the server from which processes are forked import what they need, which takes longer than many cells."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *([before] if before else [])])
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    wanted = {"PYTHONPATH": path, "DS_ACCELERATOR": "cpu"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
-        multiprocessing.set_forkserver_preload(["scripts.equivalence_launch"])
+        multiprocessing.set_forkserver_preload(["scripts.equivalence_launch", "deepspeed"])
         forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _process(rank: int, size: int, port: int, cells: Sequence[Cell], log: str, variants: Mapping[str, Variant]) -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    gc.freeze()  # what was imported stays; looking through it at the end of every backend would take longer than the backend
     peers = ConnectedPeers(World(rank, size, rank, "127.0.0.1", port))
     with open(log, "a", encoding="utf-8") as file:
 

@@ -24,8 +24,8 @@ PROCESSES = (1, 2, 4)
 BATCHES = (1, 2)
 #: Tasks of each coupling that are measured with clipping and over two epochs as well.
 SAMPLES = (("mnrl", 1), ("cosent", 0), ("lambda", 0), ("splade of mnrl", 0))
-#: What starting a backend takes, in cells.
-START_COST = 5
+#: What a cell takes under backends that exchange much, and what starting one takes, in cells of the others.
+COST, START_COST = {"fsdp2": 2, "zero3": 5}, 5
 #: A key of the configuration in a message.
 KEY = re.compile(r"\b(?:loss|strategy|backend|dataset|model|trainer|sampler)\.[a-z_.]+")
 
@@ -63,6 +63,15 @@ def cells_of(way: Way, processes: int) -> list[Cell]:
     return [Cell(way.task, way.negatives, way.strategy, way.backend, processes, batches) for batches in BATCHES]
 
 
+def measured_cells(found: Sequence[Way], processes: int, *, every: bool) -> list[Cell]:
+    """The cells of the ways that are computed. Unless `every`, with other than two processes each way with one batch a step or with two, in
+    turn: every pair of values of any two factors is measured all the same."""
+    cells = [cells_of(way, processes) for way in found if computed(way)]
+    if every or processes == 2:
+        return [cell for both in cells for cell in both]
+    return [both[i % len(both)] for i, both in enumerate(cells)]
+
+
 def further_cells(backends: Iterable[str], processes: int) -> Iterator[Cell]:
     """Clipping, two epochs and the options of backends, for some tasks."""
     for backend in backends:
@@ -88,7 +97,9 @@ def covering(cells: Sequence[Cell]) -> list[Cell]:
     starts: set[tuple[str, ...]] = set()
 
     def take(candidates: Sequence[Cell]) -> None:
-        best = max(candidates, key=lambda c: (1 + len(wanted & pairs(c))) / (1 if c.start in starts else START_COST))
+        best = max(
+            candidates, key=lambda c: (1 + len(wanted & pairs(c))) / (COST.get(c.backend, 1) + (0 if c.start in starts else START_COST))
+        )
         chosen.append(best)
         starts.add(best.start)
         wanted.difference_update(pairs(best))

@@ -37,7 +37,7 @@ def letter(message: str) -> str:
     return "p" if "does not train" in message else "c"
 
 
-def page(results: Sequence[Result], refused: Sequence[Refused], *, slowest: float, command: float) -> str:
+def page(results: Sequence[Result], refused: Sequence[Refused], *, inferred: int, slowest: float, command: float) -> str:
     """The whole page."""
     plain = [r for r in results if not r.cell.clip and not r.cell.epochs and r.cell.backend in CHOSEN]
     further = [r for r in results if r not in plain]
@@ -50,7 +50,7 @@ def page(results: Sequence[Result], refused: Sequence[Refused], *, slowest: floa
     )
     return "\n".join(
         [
-            *head(len(results), worst),
+            *head(len(results), inferred, worst),
             *table(
                 "## By backend and number of processes",
                 "The worst of all strategies that compute the loss, with one batch a step and with two.",
@@ -71,7 +71,7 @@ def page(results: Sequence[Result], refused: Sequence[Refused], *, slowest: floa
     )
 
 
-def head(count: int, worst: float) -> list[str]:
+def head(count: int, inferred: int, worst: float) -> list[str]:
     return [
         "# Several processes, one gradient",
         "",
@@ -82,7 +82,13 @@ def head(count: int, worst: float) -> list[str]:
         "parameter (of the model where the parameter's is below 3 % of that), or the difference of the gradient norms if that is larger. fp32, a BERT "
         "of two small layers, no dropout, batches of 13 and 9 rows, which no number of processes divides, micro-batches of 60 tokens.",
         "",
-        f"{count} cells were measured, none is inferred. The worst is {worst:.1e}; the limit is {LIMIT:.0e}.",
+        f"{count} cells were measured. The worst is {worst:.1e}; the limit is {LIMIT:.0e}. "
+        + (
+            f"{inferred} more are inferred: with 1 and 4 processes each combination of loss, negatives, strategy and backend was measured with one batch a "
+            "step or with two, in turn, and with 2 processes with both. No number below is inferred alone."
+            if inferred
+            else "None is inferred."
+        ),
         "",
     ]
 

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
+from transformers.integrations import unset_hf_deepspeed_config
 
 from stpipe.config.errors import ConfigError, MissingExtraError, Problem
 from stpipe.config.fields import option
@@ -59,6 +60,9 @@ class DeepSpeed(Distributed):
         # Without a backend of its own Accelerate would make every process on a CPU rank 0 of 1.
         handlers = [InitProcessGroupKwargs(backend="gloo")] if device == "cpu" else []
         accelerator = Accelerator(deepspeed_plugin=plugin, mixed_precision="no", kwargs_handlers=handlers)
+        # Accelerate has told transformers of stage 3, which would then cut every model that it makes or loads in this process: one that an
+        # evaluator compares with, that of the next run of a sweep. The model that is trained is cut in `prepare`.
+        unset_hf_deepspeed_config()
         self.started(accelerator, peers, device, DistributedType.DEEPSPEED)
         runtime = ZeRO3Runtime if self.stage == 3 else ZeRORuntime
         return runtime(accelerator, peers, precision=precision, max_grad_norm=max_grad_norm)

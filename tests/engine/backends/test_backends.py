@@ -111,6 +111,23 @@ def test_a_step_and_its_state_in_one_process(name: str) -> None:
     runtime.close()
 
 
+@pytest.mark.slow
+def test_other_models_stay_whole_beside_one_under_stage_3() -> None:
+    """Those of evaluators, and of the next run in the same process."""
+    from transformers import AutoModel, BertConfig
+
+    config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    module = nn.Linear(4, 2)
+    runtime = ALONE["zero3"].build(device="cpu", precision="fp32")
+    try:
+        runtime.prepare(module, torch.optim.AdamW(module.parameters()))
+        assert {p.numel() for p in runtime.module.parameters()} == {0}, "it is cut"
+        assert all(p.numel() for p in AutoModel.from_config(config).parameters())
+    finally:
+        runtime.close()
+    assert all(p.numel() for p in AutoModel.from_config(config).parameters())
+
+
 def written(value: object) -> io.BytesIO:
     """As a file holds it."""
     file = io.BytesIO()

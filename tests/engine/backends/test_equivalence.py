@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from scripts.equivalence_cells import CLIP, LIMIT, Cell, Gradients, difference, make_module, measure, reference
 from scripts.equivalence_launch import launch
-from scripts.equivalence_matrix import CHOSEN, Way, computed, keys_named, short_form, ways
+from scripts.equivalence_matrix import CHOSEN, Way, computed, keys_named, measured_cells, short_form, ways
 from scripts.equivalence_tasks import NEGATIVES, TASKS
 from stpipe.config.builtin import load_components
 from stpipe.config.registry import LOSSES
@@ -62,6 +63,17 @@ def test_validate_takes_what_is_computed_and_refuses_the_rest_by_both_keys() -> 
         assert answer.seconds < 2
         for message in answer.messages:
             assert len(keys_named(message)) >= 2, f"{way}: names one key only: {message}"
+
+
+def test_every_pair_of_values_is_measured() -> None:
+    """Of two tasks that agree in nothing, with what scripts/equivalence.py infers left out."""
+    found = ways(tasks=("mnrl", "triplet"))
+    every = [cell for size in (1, 2, 4) for cell in measured_cells(found, size, every=True)]
+    fewer = [cell for size in (1, 2, 4) for cell in measured_cells(found, size, every=False)]
+    assert len(fewer) == len(every) * 2 / 3 and set(fewer) < set(every)
+    names = [f.name for f in fields(Cell)]
+    for one, other in combinations(names, 2):
+        assert {(getattr(c, one), getattr(c, other)) for c in fewer} == {(getattr(c, one), getattr(c, other)) for c in every}, (one, other)
 
 
 def test_every_loss_is_a_task() -> None:
