@@ -23,11 +23,14 @@ import numpy as np
 import torch
 from bench_common import Job, Recorder, choose_layout, load_source, peak_mib, reset_peak, train_peer, train_stpipe
 
+from stpipe.core.batch import Batch, Targets
+from stpipe.core.tokens import Tokens
 from stpipe.data.docstring_formats import FORMATTERS, Options
 from stpipe.data.docstrings import docstring_pairs
-from stpipe.data.pairs import PairCollator
+from stpipe.data.pairs import PAIR, PairCollator
 from stpipe.data.prepared import PreparedSource
 from stpipe.engine.backends import choose_device
+from stpipe.engine.strategies.base import Strategy
 from stpipe.losses import BinaryCrossEntropyLoss, LambdaLoss
 from stpipe.losses.base import Loss
 from stpipe.models.cross_encoder import CrossEncoder
@@ -127,20 +130,20 @@ def throughput(setting: Setting) -> dict[str, Any]:
 
 
 def memory(setting: Setting) -> dict[str, Any]:
-    """Peak memory of a forward and backward of one list of 512 documents, against one full micro-batch."""
+    """Peak memory of a forward and backward of one list of 512 documents, against the costliest of the micro-batches it is cut into."""
     from stpipe.core.context import StepContext
     from stpipe.engine.planner import default_budget
     from stpipe.engine.strategies import Recompute
     from stpipe.engine.train_module import TrainModule
     from stpipe.engine.views import scores
 
-    budget = setting.args.token_budget or default_budget(setting.device)
+    strategy = Recompute(token_budget=setting.args.token_budget or default_budget(setting.device))
     found = {}
-    for name, documents in (("one micro-batch", 0), ("512 documents", 512)):
+    for name, whole in (("one micro-batch", False), ("512 documents", True)):
         model = load(setting.model, setting.args)
-        module = TrainModule(model.encoder, {"default": LambdaLoss()}, Recompute(token_budget=budget), view=scores).to(setting.device)
+        module = TrainModule(model.encoder, {"default": LambdaLoss()}, strategy, view=scores).to(setting.device)
         module.train()
-        batch = one_list(setting, documents, budget)
+        batch = one_list(setting, strategy, model.encoder.layout, whole=whole)
         for turn in range(2):  # the first turn allocates gradients and warms up
             base = reset_peak(setting.device)
             module(batch.to(setting.device), StepContext()).mean.backward()
@@ -155,16 +158,15 @@ def memory(setting: Setting) -> dict[str, Any]:
     return {**found, "ratio": ratio}
 
 
-def one_list(setting: Setting, documents: int, budget: int) -> Any:
-    """A batch of one query with so many documents; 0: as many as fill one micro-batch."""
-    from stpipe.core.batch import Batch, Targets
-    from stpipe.core.tokens import Tokens
-    from stpipe.data.pairs import PAIR
-
+def one_list(setting: Setting, strategy: Strategy, layout: str, *, whole: bool) -> Batch:
+    """A batch of one query with 512 documents; not `whole`: only those of its costliest micro-batch, which has the longest texts."""
     pool = setting.collator(setting.source, np.arange(min(len(setting.source), 512)), slice(None), 0).columns[PAIR]
-    lengths = pool.tokens.lengths
-    count = documents or int((lengths.cumsum(0) <= budget).sum())
-    index = torch.arange(count) % len(pool.tokens)
+    index = torch.arange(512) % len(pool.tokens)
+    if not whole:
+        lengths = pool.tokens.lengths[index]
+        parts = strategy.plan(lengths, layout=layout, device_type=torch.device(setting.device).type)
+        index = index[max(parts, key=lambda rows: int(lengths[rows].square().sum()))]
+    count = len(index)
     grades = (torch.arange(count) % 4 == 0).float()
     column = type(pool)(Tokens.rows(pool.tokens, index), pool.text_id[index], torch.tensor([count]))
     return Batch({PAIR: column}, Targets(scores=grades[None]), torch.tensor([0]))
@@ -179,7 +181,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
-    parser.add_argument("--strategy", default="plain", choices=["plain", "recompute"])
+    parser.add_argument("--strategy", default="plain", choices=["plain", "micro", "recompute"])
     parser.add_argument("--token-budget", type=int, default=None)
     parser.add_argument("--layout", choices=["packed", "padded"], default=None, help="override the self-check's choice")
     parser.add_argument("--device", default="auto")

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, seed: int, folder: Path, dev: Lists, train: Li
     job = Job(source, args.batch_size, 0, args.precision, "cpu", 0, PairCollator(joiner(own)), seed)
     job = job.of_one_epoch()
     found = {"start": mean_average_precision(own, dev)}
-    train_stpipe(job, own, LOSSES[args.loss](), strategy="plain", token_budget=None)
+    train_stpipe(job, own, LOSSES[args.loss](), strategy="micro", token_budget=None)
     found["stpipe"] = mean_average_precision(own, dev)
 
     from sentence_transformers.cross_encoder import CrossEncoder as Peer

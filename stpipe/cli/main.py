@@ -17,10 +17,13 @@ VERBS: dict[str, str] = {
     "evaluate": "run evaluators on an existing model",
     "export": "write a model for other runtimes, and verify each export",
     "mine": "find hard negatives for pairs and write them as a data set",
+    "compare": "runs against each other: paired tests over the same queries, differences of settings",
     "report": "write the report of a run anew, from the files in its directory",
     "publish": "publish the model of a run to a Hub",
     "track": "send a run, or what is missing of it, to experiment trackers",
     "card": "write the model card of a run or of a saved model anew",
+    "fetch": "download every asset that a configuration names, for runs without a network",
+    "slurm": "one run as a SLURM job: submit, script, status",
     "list": "recipes and options of each config group, one line each",
     "doctor": "versions, devices, caches, offline switches, what is missing",
 }
@@ -49,7 +52,8 @@ Flags
   --pdb                debugger at an unexpected error
   -sc install=bash     shell completion: eval "$(stpipe -sc install=bash)" (also zsh, fish)
 
-Exit codes: 0 done, 1 failed in training, 2 configuration, 3 data, 5 partly done, 130 interrupted.
+Exit codes: 0 done, 1 failed in training, 2 configuration, 3 data, 4 gate failed, 5 partly done,
+75 preempted (start me again), 130 interrupted.
 """
 
 

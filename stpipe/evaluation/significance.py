@@ -5,7 +5,7 @@ Shape legend: Q queries, R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,6 +136,53 @@ def permutation_test(a: ArrayLike, b: ArrayLike, *, resamples: int = 10_000, see
         signs = rng.integers(2, size=(rows, size), dtype=np.int8) * 2.0 - 1.0
         extreme += int((np.abs(signs @ difference) >= observed).sum())
     return (extreme + 1) / (resamples + 1)
+
+
+def row_permutation_test(a: RowMetric, b: RowMetric, *, resamples: int = 1_000, seed: int = 12) -> float | None:
+    """As `permutation_test`, for a metric that is no mean over rows: what the two systems say of a row changes places at random.
+
+    Both metrics have the labels as their first column. None where the metric is undefined, or the systems differ in their columns.
+    """
+    if len(a) != len(b) or len(a.columns) != len(b.columns):
+        return None
+    everything = np.arange(len(a))
+    observed = abs(a(everything) - b(everything))
+    if np.isnan(observed):
+        return None
+    rng = np.random.default_rng(seed)
+    rounds = max(200, min(resamples, BUDGET // max(len(a), 1)))
+    extreme = known = 0
+    for _ in range(rounds):
+        swap = rng.random(len(a)) < 0.5
+        pairs = [(np.where(swap, y, x), np.where(swap, x, y)) for x, y in zip(a.columns[1:], b.columns[1:], strict=True)]
+        left = a.metric(a.columns[0], *(x for x, _ in pairs))
+        right = b.metric(b.columns[0], *(y for _, y in pairs))
+        known += not np.isnan(left - right)
+        extreme += bool(abs(left - right) >= observed - 1e-12)
+    return (extreme + 1) / (known + 1) if known > rounds / 2 else None
+
+
+def effect_size(a: ArrayLike, b: ArrayLike) -> float | None:
+    """Mean of the paired differences a - b (Q,) in units of their standard deviation: Cohen's d of paired samples (Cohen 1988, 2.3.5).
+
+    None with fewer than two queries, or when all differ by the same amount.
+    """
+    difference = _differences(a, b)
+    spread = float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
+    return float(difference.mean()) / spread if spread > 0 else None
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values adjusted for their number, in the same order; none says more than it would if it were the only one.
+
+    Source: Holm 1979. The i-th smallest of m (from 0) times m - i, never below a smaller one's, at most 1.
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def _differences(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:

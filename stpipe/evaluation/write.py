@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 from stpipe.config.errors import DataError
+from stpipe.config.file_names import file_name
 from stpipe.evaluation.base import Evaluation
 from stpipe.evaluation.examples import example_records
-from stpipe.evaluation.significance import mean_interval, paired_bootstrap, row_difference, row_interval
+from stpipe.evaluation.significance import RowMetric, mean_interval, paired_bootstrap, row_difference, row_interval
 
 AFTER = "after"
 MAX_DECIMALS = 6
@@ -24,7 +25,8 @@ MAX_DECIMALS = 6
 def write_evaluation(folder: Path, systems: Mapping[str, Evaluation]) -> None:
     """Write one evaluator's results, all files at once.
 
-    metrics.json; per_query.jsonl where there are scores of each query; run.trec of the system `after` (or of the only one),
+    metrics.json; per_query.jsonl where there are scores of each query; per_row.jsonl where the primary metric is no mean over
+    queries (label of each row, and what each system says of it); run.trec of the system `after` (or of the only one),
     run_SYSTEM.trec of the others; qrels.trec; details.json where systems tell of distributions; examples.json with what was found
     for a few queries; a folder for each inner evaluator. An existing folder is replaced.
 
@@ -63,9 +65,11 @@ def _write_files(folder: Path, systems: Mapping[str, Evaluation]) -> None:
     if main.per_query is not None:
         lines = query_records(systems)
         _write(folder / "per_query.jsonl", (json.dumps(line, allow_nan=False) for line in lines))
+    if main.resample is not None:
+        _write(folder / "per_row.jsonl", (json.dumps(line, allow_nan=False) for line in row_records(systems, main.resample)))
     for name, result in systems.items():
         if result.run is not None:
-            _write(folder / ("run.trec" if result is main else f"run_{name}.trec"), run_lines(result.run, tag=name))
+            _write(folder / ("run.trec" if result is main else f"run_{file_name(name)}.trec"), run_lines(result.run, tag=name))
     if main.qrels is not None:
         _write(folder / "qrels.trec", qrels_lines(main.qrels))
     details = {name: dict(result.details) for name, result in systems.items() if result.details}
@@ -75,7 +79,7 @@ def _write_files(folder: Path, systems: Mapping[str, Evaluation]) -> None:
     if examples:
         _write(folder / "examples.json", [json.dumps(examples, indent=1, allow_nan=False)])
     for name in main.parts:
-        _write_files(folder / name, {system: result.parts[name] for system, result in systems.items() if name in result.parts})
+        _write_files(folder / file_name(name), {system: result.parts[name] for system, result in systems.items() if name in result.parts})
 
 
 def summary(systems: Mapping[str, Evaluation]) -> dict[str, Any]:
@@ -86,6 +90,7 @@ def summary(systems: Mapping[str, Evaluation]) -> dict[str, Any]:
         "evaluator": main.evaluator,
         "primary": main.primary,
         **{key: count for key, count in counts.items() if count is not None},
+        **({"row_metric": main.resample.metric.__name__} if main.resample is not None else {}),
         "systems": {name: {metric: finite(value) for metric, value in result.metrics.items()} for name, result in systems.items()},
         "intervals": intervals(systems, main=main),
         "differences": differences(systems),
@@ -146,6 +151,14 @@ def query_records(systems: Mapping[str, Evaluation]) -> Iterator[dict[str, Any]]
     for query_id, text in texts.items():
         values = {name: _scores(lines[query_id]) for name, lines in by_system.items() if query_id in lines}
         yield {"query_id": query_id, "query": text, "systems": values}
+
+
+def row_records(systems: Mapping[str, Evaluation], main: RowMetric) -> Iterator[dict[str, Any]]:
+    """The lines of per_row.jsonl: the label of a row, and what each system says of it, one number for each column of its metric."""
+    columns = {name: result.resample.columns[1:] for name, result in systems.items() if result.resample is not None}
+    for row, label in enumerate(main.columns[0]):
+        said = {name: [finite(values[row].item()) for values in found] for name, found in columns.items() if len(found[0]) == len(main)}
+        yield {"label": finite(label.item()), "systems": said}
 
 
 def _scores(line: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def evaluation_section(evaluation: EvaluationRecord, directions: Mapping[str, Be
         "systems": list(evaluation.systems),
         "metrics": [_metric(evaluation, metric, directions) for metric in primary_first],
         "differences": [_difference(d, evaluation, directions) for d in evaluation.differences],
-        "queries": [c for pair in COMPARISONS if (c := _comparison(evaluation, *pair)) is not None],
+        "queries": [c for pair in COMPARISONS if (c := query_changes(evaluation, *pair)) is not None],
         "sparsity": sparsity_section(evaluation),
     }
 
@@ -83,7 +83,7 @@ def _difference(difference: Difference, evaluation: EvaluationRecord, directions
     }
 
 
-def _comparison(evaluation: EvaluationRecord, system: str, against: str) -> dict[str, Any] | None:
+def query_changes(evaluation: EvaluationRecord, system: str, against: str) -> dict[str, Any] | None:
     """Changes query by query; None when the two systems have no scores per query in common."""
     metric = evaluation.query_metric
     if metric is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,16 @@ class QueryRecord:
     systems: Mapping[str, Mapping[str, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """What lies behind a metric that is no mean over queries: its name (evaluation/row_metrics.py), the labels of N rows, and system ->
+    columns of N numbers."""
+
+    metric: str
+    labels: tuple[float, ...]
+    systems: Mapping[str, tuple[tuple[float, ...], ...]]
+
+
 @dataclass(frozen=True)
 class EvaluationRecord:
     """The final evaluation of one evaluator; metric names are without the evaluator's own name in front.
@@ -48,7 +59,8 @@ class EvaluationRecord:
     name: as in the configuration; of an evaluator inside another OUTER/INNER;
     unit: what `count` counts ("queries" or "rows"); query_metric: the metric of `queries` that belongs to the primary
     one, None when there are no scores per query; intervals: system -> 95 % interval of its primary metric; details: system ->
-    distributions behind its metrics (evaluation/details.py); examples: what was found for some queries (evaluation/examples.py).
+    distributions behind its metrics (evaluation/details.py); examples: what was found for some queries (evaluation/examples.py);
+    rows: where the primary metric is no mean over queries.
     """
 
     name: str
@@ -63,6 +75,7 @@ class EvaluationRecord:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     examples: tuple[Mapping[str, Any], ...] = ()
+    rows: RowScores | None = None
 
     def full_name(self, metric: str) -> str:
         """The metric as metrics.jsonl and trainer.best_metric call it; an inner evaluator has its outer one in front."""
@@ -190,7 +203,21 @@ def _read_evaluation(name: str, directory: Path) -> EvaluationRecord | None:
         intervals=_intervals(mapping(raw.get("intervals"))),
         details={s: mapping(found) for s, found in (_read_mapping(directory / "details.json") or {}).items()},
         examples=_read_examples(directory / "examples.json"),
+        rows=_read_rows(directory / "per_row.jsonl", raw.get("row_metric")),
     )
+
+
+def _read_rows(path: Path, metric: Any) -> RowScores | None:
+    lines = list(read_lines(path))
+    if not metric or not lines:
+        return None
+    said = {system: [mapping(line.get("systems")).get(system) for line in lines] for system in mapping(lines[0].get("systems"))}
+    whole = {system: tuple(tuple(map(_number, column)) for column in zip(*rows, strict=True)) for system, rows in said.items() if all(rows)}
+    return RowScores(str(metric), tuple(_number(line["label"]) for line in lines), whole)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _intervals(raw: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

@@ -16,6 +16,7 @@ from stpipe.evaluation import EmbeddingSimilarityEvaluator, InformationRetrieval
 from stpipe.evaluation.base import Evaluation
 from stpipe.evaluation.collection import text_id
 from stpipe.evaluation.judging import strictly_falling
+from stpipe.evaluation.metrics import spearman
 from stpipe.evaluation.write import qrels_lines, run_lines, trec_id, write_evaluation
 from tests.evaluation.toy import Collapsed, ToyModel, pairs, scored, tuples
 
@@ -91,10 +92,14 @@ def test_undefined_values_are_null(tmp_path: Path) -> None:
     write_evaluation(
         tmp_path / "sts", {"before": evaluator(Collapsed(), scored(), batch_size=8), "after": evaluator(ToyModel(), scored(), batch_size=8)}
     )
-    assert listing(tmp_path) == ["sts/details.json", "sts/metrics.json"]
+    assert listing(tmp_path) == ["sts/details.json", "sts/metrics.json", "sts/per_row.jsonl"]
     found = json.loads((tmp_path / "sts/metrics.json").read_text())
     assert found["systems"]["before"]["spearman_cosine"] is None and found["systems"]["after"]["spearman_cosine"] > 0.5
     assert found["num_rows"] == 60 and found["differences"] == {}
+    rows = [json.loads(line) for line in (tmp_path / "sts/per_row.jsonl").read_text().splitlines()]
+    said = [row["systems"]["after"][0] for row in rows]
+    assert found["row_metric"] == "best_spearman" and len(rows) == 60 and set(rows[0]["systems"]) == {"before", "after"}
+    assert spearman([row["label"] for row in rows], said) == found["systems"]["after"]["spearman_cosine"]
 
 
 def test_parts_have_folders_of_their_own(tmp_path: Path) -> None:
