@@ -209,7 +209,7 @@ def apart_mib(name: str, inputs: Inputs, dtype: str) -> float:
 
 
 def own_peak_mib(name: str, file: str, dtype: str) -> float:
-    inputs = Inputs(**torch.load(file))
+    inputs = Inputs(**torch.load(file, weights_only=True))
     side = SIDES[name](inputs)
     torch.mm(inputs.hidden[:64], inputs.weight[:64].t())  # the libraries' own buffers are no part of the head
     before = reset_peak()

@@ -4,8 +4,8 @@
 
 sentence-transformers[openvino] needs older packages than stpipe does, so it gets an environment of its own (a few minutes and about
 2 GB the first time; --environment DIR keeps it). MODEL are model directories; without any, the packaged MiniLM is taken. Each is exported with
-`form=st_layout`, then encoded there with backend="openvino" and here with torch. Exit code 1 when the embeddings differ by more
-than 1e-5.
+`form=st_layout`, then encoded there with backend="openvino" and here with torch, and used there as the model card says. Exit code 1 when the
+embeddings differ by more than 1e-5, or the card's snippet does not run or prints other shapes than with stpipe.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from stpipe.cards.exports import FILE, Usage, export_snippets
+from stpipe.cards.exports import PEER as LIBRARY
 from stpipe.export import OpenVinoExport, Source
 from stpipe.models import CrossEncoder
 from stpipe.models.paths import resolve_path
@@ -60,9 +62,11 @@ def compare(directory: Path, python: Path) -> float:
     source = Source.of(directory)
     model: Any = source.model
     with tempfile.TemporaryDirectory(prefix="stpipe-layout-") as scratch:
-        folder, into = Path(scratch, "export"), Path(scratch, "values.npy")
-        folder.mkdir()
-        OpenVinoExport(form="st_layout").write(source, folder)
+        folder, into = Path(scratch, "exports", "layout"), Path(scratch, "values.npy")
+        folder.mkdir(parents=True)
+        written = OpenVinoExport(form="st_layout").write(source, folder)
+        (folder / FILE).write_text(json.dumps({"facts": dict(written.facts)}), encoding="utf-8")
+        run_snippets(Path(scratch), model.kind, python)
         subprocess.run([str(python), "-c", PROGRAM, str(folder), model.kind, json.dumps(TEXTS), str(into)], check=True)
         found = np.load(into)
     if isinstance(model, CrossEncoder):
@@ -73,6 +77,22 @@ def compare(directory: Path, python: Path) -> float:
     if found.shape != wanted.shape or np.abs(wanted).max() == 0:
         raise SystemExit(f"{directory}: shape {found.shape}, expected {wanted.shape} with values that are not all zero")
     return float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
+
+
+def run_snippets(run: Path, kind: str, python: Path) -> None:
+    """Run what a card says of the export, here with stpipe and there with the peer; both print the same shapes."""
+    (run / "model").mkdir()  # a card lies in the folder of the model
+    row = {"name": "layout", "path": "exports/layout", "form": "st_layout", "runtime": "openvino", "passed": True}
+    ours, theirs = export_snippets(run, [row], Usage(kind, TEXTS[1:3] + TEXTS[-1:], retrieval=False))
+    if LIBRARY not in theirs.needs or "from sentence_transformers import" not in theirs.code:
+        raise SystemExit(f"the card has no snippet for {LIBRARY}: {theirs}")
+    shapes = [
+        subprocess.run([str(p), "-c", s.code], cwd=run / "model", check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        for p, s in ((Path(sys.executable), ours), (python, theirs))
+    ]
+    print(f"snippets of the card: {shapes[0]} with stpipe, {shapes[1]} with {LIBRARY}")
+    if "".join(c for c in shapes[0] if c.isdigit() or c == ",") != "".join(c for c in shapes[1] if c.isdigit() or c == ","):
+        raise SystemExit("the snippets of the card print different shapes")
 
 
 def main() -> int:

@@ -1,14 +1,15 @@
 """Do several processes take the optimiser step of one? Every loss, number of hard negatives, strategy, backend, number of processes and
 accumulation, measured, or refused by `validate`.
 
-    python scripts/equivalence.py                       everything, writes docs/equivalence.md (under 90 minutes on two cores)
+    python scripts/equivalence.py                       everything (under 90 minutes on two cores)
     python scripts/equivalence.py --resume              the same, without what an interrupted run of the same sources has measured
     python scripts/equivalence.py --processes 2 --backends ddp fsdp2 --tasks mnrl cosent --no-write
 
 Each cell is one step in fp32 on a small model, on batches of 13 and 9 rows that no number of processes divides, in small micro-batches. Its
 gradients are compared with those of one process, one forward and one backward without any of the parts that are tested: the largest
 difference, over the largest gradient of the parameter (scripts/equivalence_cells.py). One launch runs all cells of a number of
-processes. What was measured is kept in build/equivalence.jsonl.
+processes. What was measured is kept in build/equivalence.jsonl. When every cell is within the limit, docs/equivalence.md and what model cards
+read (stpipe/cards/equivalence.json) are written.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from scripts.equivalence_cells import LIMIT, Cell, Result
 from scripts.equivalence_launch import as_result, launch
 from scripts.equivalence_matrix import CHOSEN, PROCESSES, Way, cells_of, computed, further_cells, keys_named, measured_cells, ways
-from scripts.equivalence_page import Refused, page
+from scripts.equivalence_page import Refused, matrix, page
 from scripts.equivalence_tasks import TASKS
+from stpipe.cards.equivalence import FILE
+from stpipe.reports.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, KEPT = ROOT / "docs" / "equivalence.md", ROOT / "build" / "equivalence.jsonl"
@@ -135,7 +138,7 @@ def main() -> int:
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--resume", action="store_true", help="use what an interrupted run of the same sources has measured")
     parser.add_argument("--every", action="store_true", help="infer nothing: one batch a step and two also with 1 and 4 processes")
-    parser.add_argument("--no-write", action="store_true", help="do not write docs/equivalence.md")
+    parser.add_argument("--no-write", action="store_true", help="write neither docs/equivalence.md nor stpipe/cards/equivalence.json")
     args = parser.parse_args()
     began = time.monotonic()
     kept = Kept(KEPT, resume=args.resume)
@@ -156,7 +159,8 @@ def main() -> int:
     if args.no_write:
         print(text)
     elif not bad and not wrong:
-        PAGE.write_text(text, encoding="utf-8")
+        write_text(PAGE, text)
+        write_text(FILE, json.dumps(matrix(found), separators=(",", ":")) + "\n")
     return 1 if bad or wrong else 0
 
 

@@ -1,13 +1,16 @@
-"""docs/equivalence.md of the results of scripts/equivalence.py."""
+"""docs/equivalence.md, and its twin for model cards, of the results of scripts/equivalence.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
 
 from scripts.equivalence_cells import CLIP, LIMIT, STRATEGIES, Cell, Result
 from scripts.equivalence_matrix import CHOSEN, Way, keys_named
-from scripts.equivalence_tasks import NEGATIVES, TASKS, loss_of
+from scripts.equivalence_tasks import KINDS, NEGATIVES, TASKS, loss_of
+from stpipe.cards.losses import describe_losses
 
 #: Why a way is refused, by the keys that the message names, and the letter that stands for it.
 REASONS = {
@@ -35,6 +38,21 @@ def letter(message: str) -> str:
     if "dataset.format" in keys_named(message):
         return "d"
     return "p" if "does not train" in message else "c"
+
+
+def matrix(results: Sequence[Result]) -> dict[str, Any]:
+    """What stpipe/cards/equivalence.py reads: plain JSON. Of one batch a step and two the worse; without clipping and epochs."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for result in results:
+        cell, value = result.cell, result.difference
+        if cell.clip or cell.epochs or value is None:
+            continue
+        loss = describe_losses({"": loss_of(cell.task, cell.negatives)})[0]
+        task = tasks.setdefault(cell.task, {"kind": KINDS[TASKS[cell.task].model], "losses": list(loss.names), "cells": {}})
+        strategies = task["cells"].setdefault(str(cell.negatives), {}).setdefault(cell.strategy, {})
+        sizes = strategies.setdefault(cell.backend, {})
+        sizes[str(cell.processes)] = max(sizes.get(str(cell.processes), 0.0), float(f"{value:.1e}"))
+    return {"limit": LIMIT, "versions": {name: version(name) for name in ("stpipe", "torch")}, "tasks": tasks}
 
 
 def page(results: Sequence[Result], refused: Sequence[Refused], *, inferred: int, slowest: float, command: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from stpipe.cards.collected import collected
 from stpipe.cards.data import SentenceTransformerModelCardData
 from stpipe.cards.energy import measured_energy, total
+from stpipe.cards.equivalence import equivalence_rows, published_matrix
 from stpipe.cards.examples import default_examples, widget
 from stpipe.cards.exports import Usage, export_rows, export_snippets, export_table
 from stpipe.cards.front_matter import check_front_matter, data_sources, front_matter, task
@@ -82,6 +83,7 @@ def card_context(
     return {
         "front_matter": front_matter(record, data, title=title, kind=kind, widget=shown),
         "title": title,
+        "own_code": record.section("model").get("trust_remote_code") is True,
         "kind": kind,
         "model": model,
         "model_id": data.model_id or record.section("publish").get("repo_id"),
@@ -102,6 +104,8 @@ def card_context(
         "widths": mean_widths(e["sparsity"] for e in evaluations),
         "limits": _limits(model),
         **_training(record, schema, directions, data),
+        "equivalence": equivalence_rows(record, data.loss_facts(), kind=kind.name),
+        "equivalence_versions": published_matrix().get("versions") or {},
         "exports": export_table(exports),
         "export_snippets": export_snippets(record.directory, exports, Usage(kind.name, texts, retrieval)),
         "is_run": bool(record.status or record.config),
@@ -130,6 +134,11 @@ def _training(
         "evaluation_seconds": total(data.sessions, "evaluation_seconds"),
         "energy": measured_energy(data.sessions),
         "resumed": len(record.status.get("resumed") or ()),
+        "changed_on_resume": [
+            f"{c['key']} from {published_value(c['old'])} to {published_value(c['new'])} at step {entry['step']}"
+            for entry in record.status.get("resumed") or ()
+            for c in entry.get("changed", ())
+        ],
         "trainer": record.section("trainer"),
         "command": published_command(command) if command else None,
     }

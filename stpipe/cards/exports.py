@@ -13,7 +13,8 @@ from stpipe.reports import text
 FOLDER = "exports"
 FILE = "verification.json"
 CLASSES: Mapping[str, str] = {"dense": "SentenceTransformer", "sparse": "SparseEncoder", "cross_encoder": "CrossEncoder"}
-SELF_CONTAINED = "self_contained"
+SELF_CONTAINED, LAYOUT = "self_contained", "st_layout"
+PEER = "sentence-transformers"
 PACKAGES: Mapping[str, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
 
 
@@ -55,6 +56,7 @@ def export_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             "Metric (model, export)": _metric(row),
             "ms, 1 text (torch)": _pair(row, "latency_1_ms", "torch_latency_1_ms"),
             "ms, 32 texts (torch)": _pair(row, "latency_32_ms", "torch_latency_32_ms"),
+            "Speed against torch, 1 text, 32 texts": _speeds(row),
             "MB (model)": _pair(row, "size_mb", "model_size_mb"),
             "Compared on": f"{row['texts']} texts of {row['min_length']} to {row['max_length']} tokens",
         }
@@ -63,8 +65,20 @@ def export_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def export_snippets(run_dir: Path, rows: Sequence[Mapping[str, Any]], usage: Usage) -> list[Snippet]:
-    """One for each export that passed."""
-    return [_snippet(run_dir / str(row["path"]), row, usage) for row in rows if row["passed"]]
+    """One for each export that passed, of graphs that sentence-transformers loads a second one."""
+    found: list[Snippet] = []
+    for row in rows:
+        if row["passed"]:
+            found.append(_snippet(run_dir / str(row["path"]), row, usage))
+            if row["form"] == LAYOUT and row["runtime"] in PACKAGES:
+                found.append(_for_peer(found[-1], str(row["runtime"])))
+    return found
+
+
+def _for_peer(snippet: Snippet, runtime: str) -> Snippet:
+    """The same with sentence-transformers, which takes the same calls."""
+    code = snippet.code.replace("from stpipe import", "from sentence_transformers import", 1)
+    return Snippet(f"{snippet.name} with {PEER}", f"{PEER}[{runtime}]", code)
 
 
 def _snippet(folder: Path, row: Mapping[str, Any], usage: Usage) -> Snippet:
@@ -151,6 +165,12 @@ def _metric(row: Mapping[str, Any]) -> str:
     if row["metric_low"] is None or row["metric_high"] is None:
         return found
     return f"{found} ({text.signed(row['metric_low'])} to {text.signed(row['metric_high'])})"
+
+
+def _speeds(row: Mapping[str, Any]) -> str:
+    """How many times as fast as torch, in batches of both sizes."""
+    found = [text.DASH if row[key] is None else f"{row[key]:.1f}x" for key in ("speed_1", "speed_32")]
+    return ", ".join(found) if any(row[key] is not None for key in ("speed_1", "speed_32")) else text.DASH
 
 
 def _pair(row: Mapping[str, Any], own: str, other: str) -> str:

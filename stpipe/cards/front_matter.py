@@ -30,6 +30,7 @@ TASKS: Mapping[str, tuple[str, str]] = {
     "triplet": ("triplet", "Triplet"),
     "binary_classification": ("binary-classification", "Binary Classification"),
     "mse": ("knowledge-distillation", "Knowledge Distillation"),
+    "translation": ("translation", "Translation"),
     "sequential": ("sequential-evaluation", "Sequential Evaluation"),
     "nano_beir": ("nano-beir", "Nano BEIR"),
     "reciprocal_rank_fusion": ("reciprocal-rank-fusion", "Reciprocal Rank Fusion"),

@@ -40,7 +40,9 @@ def describe_losses(losses: Mapping[str, Any]) -> tuple[LossFacts, ...]:
 
     A loss is a dataclass with `citation`, `wraps` and `inner()` (losses/base.py). One that all data sets share is named once.
     """
-    distinct = list(dict.fromkeys(losses.values()))
+    distinct: list[Any] = []
+    for loss in losses.values():  # by value, without hashing: a sum holds a mapping
+        distinct += [] if loss in distinct else [loss]
     sources = [None] if len(distinct) == 1 else list(losses)
     return tuple(_described(source, losses[source] if source is not None else distinct[0]) for source in sources)
 

@@ -10,7 +10,11 @@ from typing import Any
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz")
-LOCAL = re.compile(r"^(?:/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\])")
+#: An address whose rest is a place on this disk.
+PLACE = "parallel://"
+#: Places inside a value that is a list or a mapping.
+INSIDE = re.compile(r"""(?:(?<![^\s=,{\['"])|(?<=:)(?!//))(?:parallel://|/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\])[^\s'",{}\[\]]*""")
+LOCAL = re.compile(r"^(?:parallel://|/|~|\.{1,2}[/\\]|[A-Za-z]:[/\\])")
 
 
 def hub_id(name: Any) -> str | None:
@@ -22,6 +26,8 @@ def hub_id(name: Any) -> str | None:
 
 def published(source: str) -> str:
     """A source as it may be published: Hub ids and URLs whole, of local paths the last part only."""
+    if source.startswith(PLACE):
+        return PLACE + published(source.removeprefix(PLACE).partition("?")[0])
     if "://" in source or hub_id(source):
         return source
     return source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
@@ -46,6 +52,8 @@ def published_command(command: str | list[str]) -> str:
 
 
 def _published_word(word: str) -> str:
+    if PLACE in word or any(c in word for c in "{["):
+        return INSIDE.sub(lambda match: published(match[0]), word)
     key, equals, value = word.rpartition("=")
     bare = value.strip("'\"")
     return f"{key}{equals}{published(bare)}" if LOCAL.match(bare) else word

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stpipe.config.load import Loaded
 
+#: Stages of `stpipe train`, in their order (pipeline/stage_table.py, which is not imported here because it needs torch).
+STAGE_NAMES = ("train", "save", "evaluate", "export", "card", "publish", "report")
+
 FLAGS_HELP = """
 Flags
   --from DIR               repeat the run in DIR: its saved configuration, with overrides on top
@@ -29,6 +32,7 @@ Overrides: KEY=VALUE, GROUP=OPTION, +recipe=NAME, +profile=NAME (offline, smoke)
 def parser(verb: str, *, dry_run: bool = False) -> argparse.ArgumentParser:
     """Parser of a composing verb; its help is printed by the verb itself."""
     flags = argparse.ArgumentParser(prog=f"stpipe {verb}", add_help=False, allow_abbrev=False)
+    flags.set_defaults(verb=verb)
     flags.add_argument("overrides", nargs="*")
     flags.add_argument("--help", "-h", action="store_true")
     flags.add_argument("--from", dest="from_dir", metavar="DIR")
@@ -46,6 +50,8 @@ def parser(verb: str, *, dry_run: bool = False) -> argparse.ArgumentParser:
     flags.add_argument("--hydra-help", action="store_true")
     if dry_run:
         flags.add_argument("--dry-run", action="store_true")
+    if verb == "train":
+        flags.add_argument("--stage", choices=STAGE_NAMES, metavar="NAME")
     return flags
 
 
@@ -77,4 +83,17 @@ def run_composing(args: argparse.Namespace, job: Callable[[Callable[[], Loaded]]
         from stpipe.cli.hydra_flags import run_flags
 
         return run_flags(args, job)
+    refuse_launcher(args.overrides)
     return job(lambda: load(args))
+
+
+def refuse_launcher(overrides: Sequence[str]) -> None:
+    """Without --multirun Hydra starts no launcher, so the run would be computed here, where nobody expects it."""
+    from stpipe.config.errors import ConfigError, Problem
+
+    found = [text for text in overrides if text.lstrip("+").startswith("hydra/launcher=")]
+    if found:
+        message = (
+            "launchers start the jobs of --multirun (-m), also when there is only one; one run is a job of SLURM with `stpipe slurm submit`"
+        )
+        raise ConfigError(Problem("hydra/launcher", message, found[0]))

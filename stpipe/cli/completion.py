@@ -22,7 +22,7 @@ FISH = "complete -c stpipe -f -a '(env COMP_LINE=(commandline -cp) stpipe -sc qu
 INSTALL = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 UNINSTALL = {"bash": "complete -r stpipe\n", "zsh": "complete -r stpipe\n", "fish": "complete -e -c stpipe\n"}
 FLAGS = ("--help", "--config-dir", "--config-name", "--multirun", "--cfg", "--info", "--resolve", "--package", "--from", "--pdb")
-COMPOSING = ("train", "validate", "prepare", "evaluate")
+COMPOSING = ("train", "validate", "prepare", "evaluate", "fetch")
 APPENDED = ("recipe", "profile")
 
 
@@ -64,7 +64,7 @@ def complete(before: list[str], word: str) -> list[str]:
     if before[0] not in COMPOSING:
         return []
     if word.startswith("-"):
-        return [f"{flag} " for flag in (*FLAGS, *(("--dry-run",) if before[0] == "train" else ())) if flag.startswith(word)]
+        return [f"{flag} " for flag in (*FLAGS, *(("--dry-run", "--stage") if before[0] == "train" else ())) if flag.startswith(word)]
     plus = word[: len(word) - len(word.lstrip("+~"))]
     key, equals, value = word.lstrip("+~").partition("=")
     if equals:

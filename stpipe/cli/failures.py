@@ -12,6 +12,7 @@ from rich.text import Text
 
 from stpipe.cli.offline_command import offline_command
 from stpipe.config.errors import ConfigError, Problem, StpipeError, UnreachableError
+from stpipe.config.redact import redact_command, scrub
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FAILURE = 1
@@ -52,10 +53,10 @@ def print_problems(error: StpipeError) -> None:
     for problem in problems:
         line = Text("stpipe: " if len(problems) == 1 else "  ", style="bold red")
         if problem.key:
-            line.append(f"{problem.key}: ", style="bold")
-        line.append(problem.message, style="default")
+            line.append(f"{scrub(problem.key)}: ", style="bold")
+        line.append(scrub(problem.message), style="default")
         if problem.where:
-            line.append(f"  [{problem.where}]", style="cyan")
+            line.append(f"  [{redact_command([problem.where])[0]}]", style="cyan")
         out.print(line)
 
 
@@ -63,8 +64,8 @@ def print_traceback(error: BaseException) -> None:
     """Where in stpipe it happened, innermost first, then the whole traceback."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if PACKAGE in Path(f.filename).resolve().parents]
     out = stderr()
-    out.print("".join(traceback.format_exception(error)).rstrip())
-    out.print(Text(f"stpipe: unexpected {type(error).__name__}: {error}", style="bold red"))
+    out.print(scrub("".join(traceback.format_exception(error)).rstrip()))
+    out.print(Text(scrub(f"stpipe: unexpected {type(error).__name__}: {error}"), style="bold red"))
     for frame in reversed(frames):
         out.print(f"  in {frame.name}, {Path(frame.filename).relative_to(PACKAGE.parent)}:{frame.lineno}")
     out.print("This is a defect of stpipe, or of a package it uses. `stpipe doctor` prints what a report needs; --pdb opens the debugger.")

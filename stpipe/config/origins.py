@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stpipe.config.redact import REDACTED, is_secret, scrub
+
 Path = tuple[str | int, ...]
 
 
@@ -74,7 +76,9 @@ class Origins:
         for end in range(len(path), 0, -1):
             if path[:end] in self.from_environment:
                 return self.from_environment[path[:end]]
-        text = repr(value)
+        if isinstance(value, str) and any(isinstance(part, str) and is_secret(part) for part in path):
+            return REDACTED
+        text = scrub(repr(value))
         return text if len(text) <= 80 else text[:77] + "..."
 
     def drop(self, path: Path) -> None:

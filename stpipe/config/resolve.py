@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -22,7 +23,9 @@ from stpipe.config.errors import Problem
 from stpipe.config.mining import embed_models, format_in_training
 from stpipe.config.options import object_defaults
 from stpipe.config.origins import Origins, Path, at
+from stpipe.config.redact import redact_secrets
 from stpipe.config.schema import Schema, component
+from stpipe.config.slurm import under_slurm
 from stpipe.config.teaching import embed_teachers, format_when_taught, untaught_format
 
 FIXED = {"model": "dense", "optimizer": "adamw", "scheduler": "linear"}
@@ -33,9 +36,12 @@ NAMELESS = (
     "tracker",
     "export",
     "publish",
+    "slurm",
     "imports",
     "trainer.resume",
     "trainer.progress",
+    "trainer.preempt_signals",
+    "trainer.grace_period",
     "dataset.cache_dir",
     "dataset.num_proc",
     "mine.cache_dir",
@@ -179,6 +185,7 @@ def settle(
     _inherit(values["dataset"], at(given, ("dataset",), {}))
     problems, warnings = _embed(values["dataset"], origins) if values["dataset"]["embedded"] else ([], [])
     warnings += [*embed_models(values, origins), *embed_teachers(values, origins)]
+    under_slurm(values, given, os.environ)
     run = values["run"]
     if repeats is not None and run["name"] == repeats.get("name"):
         run["name"] = f"{run['name']}-repeat"
@@ -224,7 +231,7 @@ def _embed(dataset: dict[str, Any], origins: Origins) -> tuple[list[Problem], li
 
 def derived_name(values: Mapping[str, Any], origins: Origins) -> str:
     """`<model>-<loss>-<8 hex digits of everything that matters>`: the same configuration has the same name."""
-    shown = public(values, origins)
+    shown = redact_secrets(public(values, origins))  # another token is no other run
     for key in NAMELESS:
         section, _, inner = key.partition(".")
         if inner:

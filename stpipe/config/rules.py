@@ -4,7 +4,7 @@ They read decoded values and the facts that the schema records of each component
 function from the `Rules` (values, schema, places) to findings; a new rule is a function and a line in RULES. Rules about
 metrics are in `metric_rules`, those about data in `data_rules`, those about backends in `backend_rules`, those about sparse models in `sparse_rules`,
 those about cross-encoders in `cross_encoder_rules`, those about mining in `mining`, those about teachers and guides in `teaching_rules`,
-those about trackers and publishing in `tracker_rules`, about exports in `export_rules`, about the card in `card_rules`. Rules about losses and evaluators see the data as mining and teachers leave it.
+those about streams in `streaming_rules`, those about trackers and publishing in `tracker_rules`, about exports in `export_rules`, about the card in `card_rules`. Rules about losses and evaluators see the data as mining and teachers leave it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from stpipe.config.finding import Finding, Rules
 from stpipe.config.formats import FORMATS, LABEL
 from stpipe.config.metric_rules import METRIC_RULES
 from stpipe.config.mining import MINING_RULES, after_mining, mined_places_exist
+from stpipe.config.name_rules import NAME_RULES
 from stpipe.config.origins import dotted
+from stpipe.config.parallel_rules import PARALLEL_RULES, parallel_files_exist
 from stpipe.config.schema import Schema, members
+from stpipe.config.slurm_rules import slurm_keys
 from stpipe.config.sparse_rules import SPARSE_RULES
+from stpipe.config.streaming_rules import STREAMING_RULES
 from stpipe.config.teaching import after_teaching
 from stpipe.config.teaching_rules import TEACHER_DATA_RULES, TEACHING_RULES, teacher_places_exist
 from stpipe.config.tracker_rules import TRACKER_RULES, trackers_are_installed
@@ -35,7 +39,15 @@ __all__ = ["Finding", "check"]
 
 SMALL_BATCH = 16
 #: Rules about what there is on this machine.
-HERE = (places_exist, mined_places_exist, teacher_places_exist, trackers_are_installed, exports_are_installed, *CARD_PLACES)
+HERE = (
+    places_exist,
+    parallel_files_exist,
+    mined_places_exist,
+    teacher_places_exist,
+    trackers_are_installed,
+    exports_are_installed,
+    *CARD_PLACES,
+)
 
 
 def check(values: Mapping[str, Any], schema: Schema, origins: Any, *, elsewhere: bool = False) -> Finding:
@@ -51,7 +63,17 @@ def check(values: Mapping[str, Any], schema: Schema, origins: Any, *, elsewhere:
     kind = str(rules.component("model", values["model"]["name"]).get("x-kind"))
     mined = replace(rules, values=after_mining(values, kind))
     trained = replace(rules, values=after_teaching(mined.values))
-    for rule in (*DATA_RULES, *MINING_RULES, *TRACKER_RULES, *EXPORT_RULES, teacher_places_exist, *CARD_PLACES):
+    for rule in (
+        *NAME_RULES,
+        *DATA_RULES,
+        *PARALLEL_RULES,
+        *STREAMING_RULES,
+        *MINING_RULES,
+        *TRACKER_RULES,
+        *EXPORT_RULES,
+        teacher_places_exist,
+        *CARD_PLACES,
+    ):
         if not (elsewhere and rule in HERE):
             rule(rules)
     for rule in TEACHER_DATA_RULES:
@@ -230,4 +252,5 @@ RULES: tuple[Callable[[Rules], None], ...] = (
     precision_and_device,
     sampler_and_format,
     mixing,
+    slurm_keys,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stpipe.config.fields import option
+from stpipe.config.slurm import SlurmSection
 
 Format = Literal[
     "text",
@@ -65,7 +66,8 @@ class SourceSection:
     """Where rows come from and what their columns mean. The keys of one data set."""
 
     train: str | None = option(
-        None, help="Training data: a Hub id, a local file or directory, `package://MODULE/PATH` or `stdlib://docstrings`."
+        None,
+        help="Training data: a Hub id, a local file or directory, `package://MODULE/PATH`, `parallel://FILE` (sentences and their translations) or `stdlib://docstrings`.",
     )
     eval: str | None = option(None, help="Held-out data, given like `train`; None splits `eval_rows` off the training data.")
     columns: Mapping[str, str] = option(
@@ -84,6 +86,12 @@ class SourceSection:
         None, help="Split to read for `eval`; None is the first of validation, dev and test that exists, for a file its only one."
     )
     revision: str | None = option(None, help="Git revision of a Hub data set.")
+    streaming: bool = option(
+        False, help="Read and tokenise the training rows while training, so that memory does not grow with them; needs trainer.max_steps."
+    )
+    shuffle_buffer: int = option(
+        10_000, ge=1, help="Rows of a stream that are held in memory and shuffled together; rounded up to whole batches of all processes."
+    )
     max_rows: int | None = option(None, ge=1, help="Use at most so many training rows, chosen by `split_seed`; None is all.")
     eval_rows: int = option(1000, ge=0, help="Rows of held-out data at most; split off by `split_seed` when `eval` is None.")
     split_seed: int = option(12, ge=0, help="Seed of the held-out split and of row caps; apart from trainer.seed so that seeds share data.")
@@ -226,6 +234,10 @@ class TrainerSection:
     )
     early_stopping_patience: int | None = option(None, ge=1, help="Stop after so many evaluations without a better best_metric.")
     resume: str = option("never", help="never, auto (newest complete checkpoint in run.dir), or the path of a checkpoint.")
+    resume_allow: tuple[Literal["processes", "batch_size", "data", "versions", "lost_best"], ...] = option(
+        help="What may differ from the run that is continued, which is refused otherwise; the run records it. lost_best: go on without the best model so far when its checkpoint is damaged.",
+        factory=tuple,
+    )
     ema_decay: float | None = option(
         None, gt=0, lt=1, help="Keep an exponential moving average of the weights and save that; None does not."
     )
@@ -237,6 +249,15 @@ class TrainerSection:
     )
     evaluate_before: bool = option(True, help="Evaluate the untrained model too, for the before/after table.")
     progress: Literal["auto", "bar", "line", "off"] = option("auto", help="auto: a live bar on a terminal, a line now and then elsewhere.")
+    preempt_signals: tuple[Literal["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP"], ...] = option(
+        help="Signals that ask the run to save a checkpoint and leave with exit code 75; empty: none, they end it as they end any program.",
+        factory=lambda: ("SIGTERM", "SIGUSR1"),
+    )
+    grace_period: float = option(
+        25.0,
+        gt=0,
+        help="Seconds from such a signal until the run leaves in any case, with the last complete checkpoint; below what the scheduler gives it.",
+    )
     compile: bool = option(False, help="torch.compile the backbone. Worth it on a GPU with long runs only.")
 
 
@@ -298,6 +319,9 @@ class RootConfig:
         component="export",
     )
     publish: PublishSection | None = option(None, help="Publishing to a Hub; None publishes nothing.")
+    slurm: SlurmSection | None = option(
+        None, help="What a SLURM job of the run asks for; None is a job of the defaults. Only SLURM jobs read it."
+    )
     imports: tuple[str, ...] = option(help="Modules to import first, so that their components can be chosen by name.", factory=tuple)
     offline: bool = option(
         False, help="Never ask a hub: sets HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE and HF_DATASETS_OFFLINE before anything is imported."

@@ -14,6 +14,7 @@ from stpipe.config.data_format import known_format, sources
 from stpipe.config.finding import Rules
 from stpipe.config.formats import FORMATS, LABEL, NEGATIVE, QUERY_ROLES, is_role, text_roles
 from stpipe.config.origins import dotted
+from stpipe.config.places import exists
 from stpipe.config.schema import Schema, members
 from stpipe.config.suggest import did_you_mean, unknown_name
 from stpipe.config.used_losses import UsedLoss, losses
@@ -187,7 +188,7 @@ def _folder(name: Any) -> FilePath | None:
     text = str(name)
     if not text.startswith(PACKAGE):
         folder = FilePath(text).expanduser()
-        return folder if folder.is_dir() else None
+        return folder if exists(text) and folder.is_dir() else None
     module, _, inside = text.removeprefix(PACKAGE).partition("/")
     try:
         spec = importlib.util.find_spec(module)

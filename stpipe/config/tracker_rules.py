@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stpipe.config.errors import Problem
+from stpipe.config.file_names import name_problem
 from stpipe.config.finding import Rules
 from stpipe.config.origins import dotted
 from stpipe.config.redact import scrub
@@ -37,7 +38,7 @@ def trackers_are_installed(rules: Rules) -> None:
 def tracker_names(rules: Rules) -> None:
     """Names that can be names of files."""
     for name in _trackers(rules):
-        if not NAME.fullmatch(name):
+        if not NAME.fullmatch(name) or name_problem(name) is not None:
             rules.problem(("tracker", name), f"'{name}' is no name for a tracker: letters, digits, '_', '-' and '.' only")
 
 

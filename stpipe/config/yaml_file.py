@@ -11,6 +11,11 @@ import yaml
 from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.origins import Path, dotted
 
+#: Far more than any configuration has.
+DEEPEST, MOST_VALUES, MOST_MERGES = 60, 100_000, 1_000
+PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+MERGE = "tag:yaml.org,2002:merge"
+
 
 class _Loader(yaml.SafeLoader):
     """The YAML that Hydra reads: 1e-5 is a number (YAML 1.1 needs 1.0e-5), a date is text."""
@@ -47,52 +52,116 @@ def display(file: FilePath) -> str:
 
 def read_yaml(file: FilePath) -> tuple[dict[str, Any], dict[Path, str]]:
     """(values, path -> `file:line`) of a YAML file whose top is a mapping; anything else is a ConfigError with the line."""
-    return parse_yaml(file.read_text(encoding="utf-8"), display(file))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(Problem("", f"not UTF-8 ({error.reason}); save the file as UTF-8", f"{display(file)}:{line}")) from error
+    return parse_yaml(text, display(file))
 
 
 def parse_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[Path, str]]:
-    """`read_yaml` of a text; `name` is what places call it."""
-    loader = _Loader(text)
-    places: dict[Path, str] = {}
+    """`read_yaml` of a text; `name` is what places call it. Files come from anywhere: no Python objects, no endless nesting or aliases."""
+    reader = _Reader(name)
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as error:  # looks at all characters at once
+        line = text[: error.position].count("\n") + 1
+        found = f"not valid YAML: character {text[error.position]!a} is not allowed ({error.reason})"
+        raise ConfigError(Problem("", found, f"{name}:{line}")) from error
     try:
         node = loader.get_single_node()
         if node is None:
             return {}, {}
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError(Problem("", "expected keys and values at the top of the file", f"{name}:{node.start_mark.line + 1}"))
-        values = _value(loader, node, (), name, places)
+        values = reader.value(loader, node, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(Problem("", f"not valid YAML: {error.problem or error.context}", name + line)) from error
+        place = f"{name}:{mark.line + 1}" if mark else name
+        raise ConfigError(Problem("", f"not valid YAML: {error.problem or error.context}", place)) from error
+    except RecursionError as error:
+        raise ConfigError(Problem("", f"not valid YAML: nested deeper than {DEEPEST} levels", name)) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(Problem("", f"not valid YAML: {str(error).splitlines()[0]}", name)) from error
     finally:
         loader.dispose()
-    return values, places
+    return values, reader.places
 
 
-def _value(loader: _Loader, node: yaml.Node, path: Path, name: str, places: dict[Path, str]) -> Any:
-    place = f"{name}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
+class _Reader:
+    """Makes values of nodes, and remembers their places.
+
+    Aliases are put in wherever they stand, so a short file can hold very many values, or itself: both are counted.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.places: dict[Path, str] = {}
+        self._made = 0
+
+    def value(self, loader: _Loader, node: yaml.Node, path: Path) -> Any:
+        """The value of a node that stands at `path`."""
+        self._made += 1
+        if self._made > MOST_VALUES or len(path) > DEEPEST:
+            found = f"nested deeper than {DEEPEST} levels" if len(path) > DEEPEST else f"more than {MOST_VALUES:,} values"
+            raise ConfigError(Problem("", f"{found}, aliases put in; no configuration is like that", self._line(node)))
+        if node.tag not in PLAIN and not isinstance(node, yaml.ScalarNode):
+            raise ConfigError(
+                Problem(dotted(path), f"not valid YAML here: {node.tag} makes an object; write plain values", self._line(node))
+            )
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(loader, node, path)
+        if isinstance(node, yaml.SequenceNode):
+            items = []
+            for i, item in enumerate(node.value):
+                self.places[(*path, i)] = self._line(item)
+                items.append(self.value(loader, item, (*path, i)))
+            return items
+        self.places.setdefault(path, self._line(node))
+        return self._scalar(loader, node, path)
+
+    def _mapping(self, loader: _Loader, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        if self._holds_itself(node):
+            raise ConfigError(Problem(dotted(path), "an alias that is merged (<<) holds itself", self._line(node)))
         loader.flatten_mapping(node)
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            line = f"{name}:{key_node.start_mark.line + 1}"
-            if not isinstance(key, str):
+            line = self._line(key_node)
+            key = self._scalar(loader, key_node, path) if isinstance(key_node, yaml.ScalarNode) else key_node.tag
+            if not isinstance(key, str) or not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(Problem(dotted(path), f"a key must be text, found {key!r}; put it in quotes", line))
             if key in mapping:
-                raise ConfigError(Problem(dotted((*path, key)), f"key occurs twice (first in {places[(*path, key)]})", line))
-            places[(*path, key)] = line
-            mapping[key] = _value(loader, value_node, (*path, key), name, places)
+                raise ConfigError(Problem(dotted((*path, key)), f"key occurs twice (first in {self.places[(*path, key)]})", line))
+            self.places[(*path, key)] = line
+            mapping[key] = self.value(loader, value_node, (*path, key))
         return mapping
-    if isinstance(node, yaml.SequenceNode):
-        items = []
-        for i, item in enumerate(node.value):
-            places[(*path, i)] = f"{name}:{item.start_mark.line + 1}"
-            items.append(_value(loader, item, (*path, i), name, places))
-        return items
-    places.setdefault(path, place)
-    return loader.construct_object(node, deep=True)
+
+    @staticmethod
+    def _holds_itself(node: yaml.MappingNode) -> bool:
+        """Whether following its merges leads back to a mapping, which PyYAML would do for ever."""
+        waiting, seen = [node], 0
+        while waiting:
+            current = waiting.pop()
+            seen += 1
+            for key, value in current.value:
+                if getattr(key, "tag", "") == MERGE:
+                    inner = [value] if isinstance(value, yaml.MappingNode) else value.value if isinstance(value, yaml.SequenceNode) else []
+                    waiting += [n for n in inner if isinstance(n, yaml.MappingNode)]
+            if seen > MOST_MERGES:
+                return True
+        return False
+
+    def _scalar(self, loader: _Loader, node: yaml.Node, path: Path) -> Any:
+        try:
+            return loader.construct_object(node, deep=True)
+        except (ValueError, OverflowError, TypeError, AttributeError, KeyError) as error:  # what PyYAML does with `!!int x`
+            raise ConfigError(
+                Problem(dotted(path), f"{str(node.value)[:80]!r} is no {node.tag.rpartition(':')[2]}", self._line(node))
+            ) from error
+
+    def _line(self, node: yaml.Node) -> str:
+        return f"{self.name}:{node.start_mark.line + 1}"
 
 
 def header_line(file: FilePath) -> str:

@@ -38,6 +38,8 @@ def make_once(folder: Path, build: Callable[[Path], None]) -> bool:
         with FileLock(folder.with_name(folder.name + ".lock")):
             if is_complete(folder):
                 return False
+            if folder.is_symlink():  # to an entry of another cache (pipeline/cache_view.py), which is damaged
+                folder.unlink()
             shutil.rmtree(folder, ignore_errors=True)
             temporary = folder.with_name(f"{folder.name}.tmp")
             shutil.rmtree(temporary, ignore_errors=True)

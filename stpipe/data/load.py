@@ -54,7 +54,11 @@ def load(section: SourceSection, request: SourceRequest, *, path: str, classes: 
     """
     if section.teacher is not None and request.format is not None:
         request = replace(request, format=untaught_format(request.format))
-    raw = open_source(request).flattened()
+    return given_roles(open_source(request).flattened(), section, request, path=path, classes=classes)
+
+
+def given_roles(raw: RawTable, section: SourceSection, request: SourceRequest, *, path: str, classes: Sequence[str] = ()) -> Loaded:
+    """Rows that have been read, with their roles; arguments as for `load`."""
     if len(raw) == 0:
         raise DataError(f"{raw.origin}: found no rows, expected at least one.")
     roles = resolve_roles(raw.table.column_names, section.columns, origin=raw.origin, key=path)

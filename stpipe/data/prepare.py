@@ -11,16 +11,20 @@ from stpipe.config.formats import text_roles
 from stpipe.config.sections import DatasetSection, SourceSection
 from stpipe.core.tokenize import RoleTokenizer
 from stpipe.data import checks
+from stpipe.data.buffered import Encodings
 from stpipe.data.load import Loaded, load
 from stpipe.data.prepared import PreparedSource
 from stpipe.data.provenance import provenance
 from stpipe.data.report import Finding, ScanReport, SplitScan
 from stpipe.data.sources import SourceRequest, has_own_split
 from stpipe.data.split import cap, hold_out
+from stpipe.data.stream_start import begin
 from stpipe.data.teacher import Teacher
 from stpipe.data.teaching import Teach, taught
+from stpipe.data.windows import RowStream, StreamedSource
 from stpipe.data.write import Encoding, TokenizeOptions, tokenizer_fingerprint, write_prepared
 
+STREAMED = "only the first {:,} rows of {} were looked at before training: it is streamed"
 EVAL_SPLITS = ("validation", "dev", "test", "eval")
 SYMMETRIC = ("text", "text-vector", "pair-vector", "labelled-text", "pair-score", "pair-class")
 
@@ -41,6 +45,8 @@ class _Side:
     loaded: Loaded
     read: int
     findings: list[Finding] = field(default_factory=list)
+    stream: RowStream | None = None
+    """Where these are only the first rows: how all of them are read."""
 
 
 def prepare(
@@ -83,7 +89,10 @@ def prepare(
         seen |= roles
         _check_role_keys(section.sources.get(name, section), roles, path)
         for split, side in sides.items():
-            prepared = write_prepared(side.loaded, encoder.of(side.loaded, source), options, name=name)
+            encodings = encoder.of(side.loaded, source)
+            prepared = write_prepared(side.loaded, encodings, options, name=name)
+            if side.stream is not None:
+                prepared = StreamedSource(prepared.folder, name=name, stream=replace(side.stream, encodings=Encodings.of(encodings)))
             scans[name][split] = _scan(side, prepared, section)
             (train if split == "train" else held_out)[name] = prepared
     _check_role_keys(section, seen, "dataset")
@@ -116,7 +125,13 @@ def _all_sides(
     for name, source in data_sets(section).items():
         path = "dataset" if not section.sources else f"dataset.sources.{name}"
         asked = _request(section, source, path, offline=offline, teacher=teacher)
-        yield name, source, path, _sides(section, source, asked, path=path, label_range=(label_ranges or {}).get(name, (None, None)))
+        sides = _streamed_sides if source.streaming else _sides
+        yield (
+            name,
+            source,
+            path,
+            sides(section, source, asked, name=name, path=path, label_range=(label_ranges or {}).get(name, (None, None))),
+        )
 
 
 def data_sets(section: DatasetSection) -> dict[str, SourceSection]:
@@ -165,6 +180,7 @@ def _sides(
     source: SourceSection,
     request: SourceRequest,
     *,
+    name: str,
     path: str,
     label_range: tuple[float | None, float | None],
 ) -> dict[str, _Side]:
@@ -181,6 +197,33 @@ def _sides(
         train.findings += found
     train.loaded = cap(train.loaded, source.max_rows, seed=source.split_seed)
     return {"train": train} if held_out is None or not len(held_out.loaded) else {"train": train, "eval": held_out}
+
+
+def _streamed_sides(
+    section: DatasetSection,
+    source: SourceSection,
+    request: SourceRequest,
+    *,
+    name: str,
+    path: str,
+    label_range: tuple[float | None, float | None],
+) -> dict[str, _Side]:
+    """The same for a stream: its first rows, checked, and the held-out ones."""
+    assert source.train is not None
+    rules = section.checks
+    own = source.eval is None and not has_own_split(source.train) and source.eval_rows > 0
+    start = begin(source, request, name=name, path=path, hold_out=own, checks=section.checks, limits=_limits(section, label_range))
+    train = _checked(start.first, section, label_range)
+    if own:
+        held_out = None if start.held_out is None else _checked(start.held_out, section, label_range)
+    else:
+        held_out = _held_out(section, source, request, train, path, label_range)
+    if held_out is not None:
+        train.loaded, found = checks.overlap(train.loaded, held_out.loaded, rules.overlap)
+        train.findings += found
+    train.findings.append(Finding("streaming", "stream", len(train.loaded), STREAMED.format(len(train.loaded), source.train)))
+    train.stream = replace(start.stream, held_out=None if held_out is None else held_out.loaded)
+    return {"train": train} if held_out is None else {"train": train, "eval": held_out}
 
 
 def _held_out(
@@ -237,7 +280,8 @@ def _checked(loaded: Loaded, section: DatasetSection, label_range: tuple[float |
     checks.label_range(loaded, *_limits(section, label_range))
     if len(loaded) == 0:
         raise DataError(f"{loaded.raw.origin}: no row is left of {read} after dropping what the checks found.")
-    return _Side(loaded, read, [*empty, *repeated])
+    asked = [Finding("source", "drop", rows, f"{rows:,} rows {why}, dropped") for why, rows in loaded.raw.left_out.items()]
+    return _Side(loaded, read, [*asked, *empty, *repeated])
 
 
 class _Encodings:

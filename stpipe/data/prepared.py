@@ -17,8 +17,8 @@ from stpipe.core.batch import Batch, Targets, TextColumn
 from stpipe.core.rows import Rows
 from stpipe.core.tokens import Tokens
 from stpipe.data.labels import Labels
-from stpipe.data.store import TextStore
-from stpipe.data.texts import TextRole, TextSequence, offsets_of, spread
+from stpipe.data.store import Store, TextStore
+from stpipe.data.texts import TextRole, TextSequence, offsets_of
 
 META = "meta.json"
 ROWS = "rows.arrow"
@@ -31,6 +31,9 @@ class PreparedSource:
         folder: folder in the token cache.
         name: name of the data set.
     """
+
+    #: Where all rows come from, when these are only the first of them (data/windows.py).
+    stream: Any = None
 
     def __init__(self, folder: str | Path, *, name: str = "default") -> None:
         self.folder = Path(folder)
@@ -48,6 +51,11 @@ class PreparedSource:
     @cached_property
     def _meta(self) -> dict[str, Any]:
         return json.loads((self.folder / META).read_text())
+
+    @property
+    def total_rows(self) -> int | None:
+        """Rows of the whole data set; None for a stream, whose first rows these are."""
+        return len(self) if self.stream is None else None
 
     @property
     def format(self) -> Format:
@@ -80,7 +88,7 @@ class PreparedSource:
         return None if names is None else tuple(names)
 
     @cached_property
-    def _stores(self) -> tuple[TextStore, ...]:
+    def _stores(self) -> tuple[Store, ...]:
         return tuple(TextStore(self.folder / name) for name in self._meta["stores"])
 
     @cached_property
@@ -99,7 +107,7 @@ class PreparedSource:
     def _rows_table(self) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(str(self.folder / ROWS))).read_all()
 
-    def store(self, role: str) -> TextStore:
+    def store(self, role: str) -> Store:
         """The distinct texts that the role draws from."""
         return self._stores[self._meta["roles"][role]["store"]]
 
@@ -125,7 +133,7 @@ class PreparedSource:
 
     def full_lengths(self, role: str, texts: TextRole) -> np.ndarray:
         """(N,) int64 tokens that some texts of the role have before they are cut."""
-        return self.store(role).full_lengths[texts.index].astype(np.int64)
+        return self.store(role).whole_lengths(texts.index)
 
     def texts_of(self, role: str, texts: TextRole) -> list[str]:
         """The texts themselves, without prompt."""
@@ -185,12 +193,13 @@ class PreparedSource:
     def text_column(self, role: str, part: TextRole) -> TextColumn:
         """Some texts of a role with their tokens."""
         store = self.store(role)
-        lengths = store.lengths[part.index]
-        ids = torch.from_numpy(store.ids[spread(store.starts[part.index], lengths)].astype(np.int64))
+        ids, lengths = store.tokens(part.index)
         prompt_length = self._meta["roles"][role]["prompt_length"]
         prompts = torch.from_numpy(np.minimum(lengths, prompt_length)) if prompt_length else None
         counts = None if part.offsets is None else torch.from_numpy(part.counts())
-        return TextColumn(Tokens(ids, torch.from_numpy(lengths), prompts), torch.from_numpy(store.text_ids[part.index]), counts)
+        return TextColumn(
+            Tokens(torch.from_numpy(ids), torch.from_numpy(lengths), prompts), torch.from_numpy(store.text_ids[part.index]), counts
+        )
 
     def targets(self, rows: np.ndarray) -> Targets:
         """The labels of some rows."""

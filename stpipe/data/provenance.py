@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ MOST_FILES = 20
 SHA256, GIT_SHA1 = 64, 40  # hex digits in the names of the Hub cache
 
 
-def provenance(raw: RawTable) -> dict[str, Any]:
-    """What is known of the origin of rows: that of the Hub, or `files` of this disk with bytes and sha256, by name."""
+def provenance(raw: RawTable, files: Sequence[Path] = ()) -> dict[str, Any]:
+    """What is known of the origin of rows: that of the Hub, or `files` of this disk with bytes and sha256, by name.
+
+    files: those of the data set, where `raw` is a part of it.
+    """
     if raw.provenance:
         return dict(raw.provenance)
-    paths = [p for p in dict.fromkeys(Path(span.origin) for span in raw.spans) if p.is_file()]
+    paths = list(files) or [p for p in dict.fromkeys(Path(span.origin) for span in raw.spans) if p.is_file()]
     return {"files": local_files(paths)} if paths else {}
 
 

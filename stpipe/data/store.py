@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import xxhash
 
 from stpipe.core.tokenize import tokenize_counted
+from stpipe.data.texts import spread
 
 CHUNK = 8192
 SCHEMA = pa.schema(
@@ -23,6 +24,28 @@ SCHEMA = pa.schema(
         ("text_id", pa.int64()),
     ]
 )
+
+
+class Store(Protocol):
+    """Distinct texts of one encoding, wherever they are."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def texts(self) -> pa.ChunkedArray: ...
+
+    @property
+    def text_ids(self) -> np.ndarray: ...
+
+    @property
+    def lengths(self) -> np.ndarray: ...
+
+    @property
+    def full_lengths(self) -> np.ndarray: ...
+
+    def tokens(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def whole_lengths(self, index: np.ndarray) -> np.ndarray: ...
 
 
 class TextStore:
@@ -47,6 +70,21 @@ class TextStore:
 
     def __len__(self) -> int:
         return self.lengths.size
+
+    def tokens(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(ids of some texts laid end to end, int64; (N,) int64 tokens of each)."""
+        lengths = self.lengths[index]
+        return self.ids[spread(self.starts[index], lengths)].astype(np.int64), lengths
+
+    def whole_lengths(self, index: np.ndarray) -> np.ndarray:
+        """(N,) int64 tokens that some texts have before they are cut."""
+        return self.full_lengths[index].astype(np.int64)
+
+
+def hashes(texts: Sequence[str], prompt: str) -> np.ndarray:
+    """(N,) int64 hash of each text with its prompt: equal for equal inputs of a model."""
+    found = np.fromiter((xxhash.xxh3_64_intdigest((prompt + text).encode()) for text in texts), np.uint64, len(texts))
+    return found.view(np.int64)
 
 
 def _places(chunk: pa.LargeListArray, base: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,8 +134,7 @@ def _encode(texts: pa.Array, tokenizer: Any, prompt: str, max_length: int | None
     flat = np.fromiter((token for text in ids for token in text), np.int32, int(lengths.sum()))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     lists = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat), type=SCHEMA.field("ids").type)
-    hashes = np.fromiter((xxhash.xxh3_64_intdigest((prompt + text).encode()) for text in plain), np.uint64, len(plain))
-    columns = [texts, lists, pa.array(np.array(full, np.int32)), pa.array(hashes.view(np.int64))]
+    columns = [texts, lists, pa.array(np.array(full, np.int32)), pa.array(hashes(plain, prompt))]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 

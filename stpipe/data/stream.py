@@ -130,12 +130,26 @@ class BatchStream(Dataset):
         return name, rows[self._part(rows.size)]
 
     def _part(self, size: int) -> slice:
-        bounds = np.arange(self.world_size + 1) * size // self.world_size
-        return slice(int(bounds[self.rank]), int(bounds[self.rank + 1]))
+        return part_of(size, rank=self.rank, world_size=self.world_size)
 
     def __getitem__(self, index: int) -> Batch:
         name, rows = self.rows(index)
-        return self.collators[name](self.sources[name], rows, self._part(rows.size), derive_seed(self.seed, index, 0xBA7C))
+        return self.collators[name](self.sources[name], rows, self._part(rows.size), batch_seed(self.seed, index))
+
+    def fetched(self) -> Dataset:
+        """What loading processes ask for batches by number; `received` makes batches of what they send."""
+        return self
+
+    def received(self, item: Batch) -> Batch:
+        """A batch that came from a loading process."""
+        return item
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a continued run needs besides its step: nothing, because a batch follows from its number."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
 
     def worst_case(self, names: Iterable[str] | None = None) -> Batch:
         """The batch with the most tokens that could ever come: the longest rows of one data set, as many as its batch has.
@@ -143,16 +157,7 @@ class BatchStream(Dataset):
         names: of the data sets to take it from; None: all.
         """
         looked_at = self.names if names is None else list(names)
-        best, most = looked_at[0], -1
-        chosen: dict[str, np.ndarray] = {}
-        for name in looked_at:
-            source = self.sources[name]
-            tokens = self.collators[name].row_tokens(source)
-            count = min(self.batch_sizes[name], tokens.size)
-            chosen[name] = np.sort(np.argpartition(tokens, -count)[-count:])
-            total = int(tokens[chosen[name]].sum())
-            best, most = (name, total) if total > most else (best, most)
-        return self.collators[best](self.sources[best], chosen[best], slice(None), self.seed)
+        return costliest({name: (self.sources[name], self.collators[name], self.batch_sizes[name]) for name in looked_at}, self.seed)
 
     def _pass(self, name: str, number: int) -> list[np.ndarray]:
         """Global batches of the `number`-th pass over one data set; the newest passes are kept."""
@@ -180,3 +185,28 @@ class BatchStream(Dataset):
                 "fills most rows. Use sampler=random."
             )
         return batches
+
+
+def part_of(size: int, *, rank: int, world_size: int) -> slice:
+    """The rows of one process among the `size` rows of a global batch."""
+    bounds = np.arange(world_size + 1) * size // world_size
+    return slice(int(bounds[rank]), int(bounds[rank + 1]))
+
+
+def batch_seed(seed: int, index: int) -> int:
+    """Seed of what is drawn for batch `index` of a run, the same on all processes."""
+    return derive_seed(seed, index, 0xBA7C)
+
+
+def costliest(data: Mapping[str, tuple[PreparedSource, Collator, int]], seed: int) -> Batch:
+    """The batch with the most tokens: the longest rows of one data set. data: name -> (rows, collator, rows of a batch)."""
+    best, most = next(iter(data)), -1
+    chosen: dict[str, np.ndarray] = {}
+    for name, (source, collator, size) in data.items():
+        tokens = collator.row_tokens(source)
+        count = min(size, tokens.size)
+        chosen[name] = np.sort(np.argpartition(tokens, -count)[-count:])
+        total = int(tokens[chosen[name]].sum())
+        best, most = (name, total) if total > most else (best, most)
+    source, collator, _ = data[best]
+    return collator(source, chosen[best], slice(None), seed)

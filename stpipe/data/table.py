@@ -17,11 +17,15 @@ MAX_SHOWN = 80
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Consecutive rows that came from one file. lines (rows,): line of each, counted from 1; None: known by row number, counted from 0."""
+    """Consecutive rows that came from one file. lines (rows,): line of each, counted from 1; None: known by row number, counted from 0.
+
+    first: row number of the first of them, where the rows before it are elsewhere.
+    """
 
     origin: str
     rows: int
     lines: np.ndarray | None = None
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,8 @@ class RawTable:
 
     spans cover all rows in order; class_names: column -> names of its integer classes, where the source declares them;
     text_numbers: columns hold text only (csv), so a label column must be read as numbers where it can be; provenance: what a hub
-    says of the rows (data/provenance.py), nothing for local files, which speak for themselves.
+    says of the rows (data/provenance.py), nothing for local files, which speak for themselves; left_out: why -> rows that the source, as it
+    was asked, did not give.
     """
 
     table: pa.Table
@@ -38,6 +43,7 @@ class RawTable:
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     text_numbers: bool = False
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -61,7 +67,7 @@ class RawTable:
         """`FILE line N` (counted from 1) or `FILE row N` (counted from 0) of a row of the table."""
         for span in self.spans:
             if row < span.rows:
-                return f"{span.origin} row {row}" if span.lines is None else f"{span.origin} line {span.lines[row]}"
+                return f"{span.origin} row {span.first + row}" if span.lines is None else f"{span.origin} line {span.lines[row]}"
             row -= span.rows
         raise IndexError(row)
 

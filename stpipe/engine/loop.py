@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from stpipe.config.errors import TrainingError
+from stpipe.config.errors import PreemptedError, TrainingError
 from stpipe.config.sections import TrainerSection
 from stpipe.core.batch import Batch
 from stpipe.core.context import StepContext
 from stpipe.core.result import LossOutput
+from stpipe.core.signals import Preempted, Signals, leave_to_parent
 from stpipe.data.stream import BatchStream
+from stpipe.data.streaming import StreamBatches
 from stpipe.engine.accumulation import Accumulation
 from stpipe.engine.backends import Runtime
 from stpipe.engine.callbacks.base import Callback
-from stpipe.engine.checkpoint import Checkpoint, list_checkpoints, retain, save_checkpoint
+from stpipe.engine.checkpoint import Checkpoint, checkpoint_at, copy_checkpoint, damage, restore_name, retain, save_checkpoint
 from stpipe.engine.ema import WeightAverage
 from stpipe.engine.length import RunLength
 from stpipe.engine.meter import Meter
@@ -34,12 +38,16 @@ from stpipe.engine.strategies import Strategy
 
 @dataclass
 class TrainState:
-    """What the next step depends on besides tensors; saved with every checkpoint."""
+    """What the next step depends on besides tensors; saved with every checkpoint.
+
+    evaluation_due: the evaluation after this step was put off, because the run was asked to leave; it comes first when it goes on.
+    """
 
     step: int = 0
     best_step: int | None = None
     best_value: float | None = None
     evaluations_without_best: int = 0
+    evaluation_due: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Trainer:
         evaluate: metrics of the model as it is now, on rank 0; called by all processes, None when there is nothing to evaluate.
         best: rule that picks the model to keep; None keeps the last.
         callbacks: called in order.
+        signals: requests to leave; every process leaves after the same step, with a checkpoint of it.
     """
 
     def __init__(
@@ -78,7 +87,7 @@ class Trainer:
         *,
         model: nn.Module,
         runtime: Runtime,
-        stream: BatchStream,
+        stream: BatchStream | StreamBatches,
         length: RunLength,
         schedule: Schedule,
         settings: TrainerSection,
@@ -87,7 +96,9 @@ class Trainer:
         evaluate: Callable[[], Mapping[str, float] | None] | None = None,
         best: BestRule | None = None,
         callbacks: Sequence[Callback] = (),
+        signals: Signals | None = None,
     ) -> None:
+        self.signals = signals or Signals()
         self.model = model
         self.runtime = runtime
         self.stream = stream
@@ -118,7 +129,11 @@ class Trainer:
         self.stop_reason = reason
 
     def fit(self) -> None:
-        """Train to the end and leave the chosen weights (last, best or averaged) in the model."""
+        """Train to the end and leave the chosen weights (last, best or averaged) in the model.
+
+        Raises:
+            PreemptedError: a signal asked to leave, and the checkpoint of this step is complete.
+        """
         self.runtime.module.train()
         for callback in self.callbacks:
             callback.on_train_start(self)
@@ -127,12 +142,18 @@ class Trainer:
                 if self.settings.probe_first_step and self.state.step == 0:
                     self.probe()
                 self._steps()
-        finally:
+        except BaseException:
             for callback in self.callbacks:
-                callback.on_train_end(self)
+                with suppress(Exception):  # why training ended is the news, not that a callback cannot write either
+                    callback.on_train_end(self)
+            raise
+        for callback in self.callbacks:
+            callback.on_train_end(self)
         self._choose_weights()
 
     def _steps(self) -> None:
+        if self.state.evaluation_due:
+            self._evaluate_and_save()
         batches = self._batches()
         while self.state.step < self.num_steps and self.stop_reason is None:
             step = self.state.step
@@ -146,9 +167,10 @@ class Trainer:
                 self._log()
             for callback in self.callbacks:
                 callback.on_step_end(self)
-            if self.runtime.any(self.stop_reason is not None) and self.stop_reason is None:
+            stop, leave = self.runtime.any(self.stop_reason is not None, self.signals.received is not None)
+            if stop and self.stop_reason is None:
                 self.stop("another process asked to")
-            self._evaluate_and_save()
+            self._evaluate_and_save(leave=leave)
 
     def _step(self, batches: Iterator[Batch], num_batches: int) -> dict[str, Tensor]:
         """Forward and backward of the step's batches, then the optimiser. Returns values to log, still on the device."""
@@ -202,14 +224,15 @@ class Trainer:
         position = self.length.batches_done(self.state.step)
         workers = self.settings.num_workers
         loader = DataLoader(
-            self.stream,
+            self.stream.fetched(),
             batch_size=None,
             sampler=range(position, self.length.num_batches),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
+            worker_init_fn=partial(leave_to_parent, self.settings.preempt_signals),
             pin_memory=False,
         )
-        return iter(loader)
+        return map(self.stream.received, loader)
 
     def _set_learning_rate(self, step: int) -> None:
         factor = self.schedule.factor(step, self.num_steps)
@@ -230,24 +253,36 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_log(self, values)
 
-    def _evaluate_and_save(self) -> None:
+    def _evaluate_and_save(self, *, leave: bool = False) -> None:
+        """What is due after a step. leave: put an evaluation off, save in any case, and leave."""
         began = time.perf_counter()
         step, last = self.state.step, self.state.step == self.num_steps or self.stop_reason is not None
-        improved = self.length.evaluates_at(step, last=last, has_best=self.best is not None) and self.evaluate()
-        if improved or self.length.saves_at(step) or last or self.stop_reason is not None:
+        due = self.length.evaluates_at(step, last=last, has_best=self.best is not None) and self._evaluate is not None
+        self.state.evaluation_due = due and leave
+        improved = due and not leave and self.evaluate()
+        if improved or self.length.saves_at(step) or last or self.stop_reason is not None or leave or self.state.evaluation_due:
             self.save()
+        if leave or self.state.evaluation_due:
+            raise PreemptedError(f"{self.signals.received or 'a signal to another process'}: step {step} of {self.num_steps} is saved")
         self.meter.skip(time.perf_counter() - began)
 
     def evaluate(self) -> bool:
-        """Evaluate now; True when the model is the best so far."""
+        """Evaluate now; True when the model is the best so far. A request to leave ends it: the evaluation is due then."""
         if self._evaluate is None:
             return False
         self.model.eval()
-        evaluate = self._evaluate
+        found: Mapping[str, float] | None = {}
         with nullcontext() if self.average is None else self.average.swapped(), self.runtime.whole_model():
-            found = evaluate()
-        metrics = self.runtime.peers.decided("metrics", lambda: dict(found or {}))
+            try:
+                with self.signals.at_once():
+                    found = self._evaluate() or {}
+            except Preempted:
+                found = None
+        metrics = self.runtime.peers.decided("metrics", lambda: None if found is None else dict(found))
         self.runtime.module.train()
+        if metrics is None:
+            self.state.evaluation_due = True
+            return False
         improved = self._compare(metrics)
         for callback in self.callbacks:
             callback.on_evaluate(self, metrics)
@@ -272,12 +307,13 @@ class Trainer:
         tensors = self.runtime.state_dict()
         if self.average is not None:
             tensors["ema"] = self.average.state_dict()
-        callbacks = {f"{i}:{type(c).__name__}": c.state_dict() for i, c in enumerate(self.callbacks)}
         state = {
             "trainer": asdict(self.state),
-            "callbacks": callbacks,
+            "meter": self.meter.state_dict(),
+            "callbacks": {name: callback.state_dict() for name, callback in self._named_callbacks().items()},
             "identity": self.identity,
             "stop_reason": self.stop_reason,
+            "data": self.stream.state_dict(),
             "strategies": {name: strategy.name for name, strategy in self.train_module.strategies.items()},
         }
         save_checkpoint(
@@ -285,7 +321,7 @@ class Trainer:
         )
         if self.runtime.is_main:
             keep = set() if self.state.best_step is None else {self.state.best_step}
-            retain(self.folder, limit=self.settings.save_total_limit, keep=keep)
+            retain(self.folder, current=self.state.step, limit=self.settings.save_total_limit, keep=keep)
         for callback in self.callbacks:
             callback.on_checkpoint(self)
 
@@ -294,17 +330,60 @@ class Trainer:
         state = checkpoint.state()
         self.runtime.load_state_dict({name: checkpoint.tensors(name) for name in self.runtime.parts_of_state if checkpoint.has(name)})
         self.state = TrainState(**state["trainer"])
+        self.meter.load_state_dict(state["meter"], device=self.runtime.device)
         self.stop_reason = state["stop_reason"]
+        self.stream.load_state_dict(state.get("data", {}))
         if self.average is not None:
             self.average.load_state_dict(checkpoint.tensors("ema"))
-        for i, callback in enumerate(self.callbacks):
-            callback.load_state_dict(state["callbacks"].get(f"{i}:{type(callback).__name__}", {}))
+        for name, callback in self._named_callbacks().items():
+            callback.load_state_dict(state["callbacks"].get(name, {}))
+        self._settle(checkpoint)
+
+    def _named_callbacks(self) -> dict[str, Callback]:
+        """Callbacks by class and how-manieth of it, so that a callback finds its state on every process, whatever others rank 0 has."""
+        seen: Counter[str] = Counter()
+        named: dict[str, Callback] = {}
+        for callback in self.callbacks:
+            kind = type(callback).__name__
+            named[f"{kind}:{seen[kind]}"] = callback
+            seen[kind] += 1
+        return named
+
+    def _settle(self, checkpoint: Checkpoint) -> None:
+        """Have the best weights so far among the checkpoints of this run, or forget them where they are lost (trainer.resume_allow)."""
+        self.runtime.peers.all_here("checkpoint loaded")
+        if self.runtime.is_main:
+            restore_name(checkpoint)
+        step = self.state.best_step
+        if step is None:
+            return
+        here, there = checkpoint_at(self.folder, step), checkpoint_at(checkpoint.path.parent, step)
+
+        def found() -> bool:
+            if damage(there) is not None:
+                return False
+            if not here.path.exists():  # a checkpoint of another directory was asked for
+                copy_checkpoint(there, self.folder)
+            return True
+
+        if not self.runtime.peers.decided("best checkpoint", found):
+            self.state.best_step = self.state.best_value = None
 
     def _choose_weights(self) -> None:
-        """Leave the best weights in the model when a metric picks them, else the last; averaged ones with EMA."""
+        """Leave the best weights in the model when a metric picks them, else the last; averaged ones with EMA.
+
+        Raises:
+            TrainingError: the checkpoint that holds the best ones is damaged.
+        """
         best = self.state.best_step
         if best is not None and best != self.state.step:
-            checkpoint = next(c for c in list_checkpoints(self.folder) if c.step == best)
+            checkpoint = checkpoint_at(self.folder, best)
+            problem = self.runtime.peers.decided("best weights", lambda: damage(checkpoint))
+            if problem is not None:
+                raise TrainingError(
+                    f"the best weights are those of step {best}, but {checkpoint.path} is damaged: {problem}. With trainer.resume=auto the "
+                    "run goes on from an older checkpoint, and computes them again; with trainer.resume_allow=[lost_best] it keeps the last ones"
+                )
             self.runtime.load_module(checkpoint.tensors("module"))
             if self.average is not None:
                 self.average.load_state_dict(checkpoint.tensors("ema"))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -52,3 +54,23 @@ class Meter:
             values["input_wait_share"] = min(self._wait / elapsed, 1.0)
         self._start()
         return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """The window so far, as JSON values: a run that is continued within one logs what it would have logged. Waits for the device."""
+        return {
+            "sums": {name: float(total) for name, total in self._sums.items()},
+            "counts": dict(self._counts),
+            "rows": self._rows,
+            "tokens": self._tokens,
+            "computed": self._computed,
+            "wait": self._wait,
+            "elapsed": time.perf_counter() - self._began,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, device: torch.device) -> None:
+        """Take back what `state_dict` gave. Sums are float32, which JSON keeps exactly."""
+        self._sums = {name: torch.tensor(total, dtype=torch.float32, device=device) for name, total in state["sums"].items()}
+        self._counts = defaultdict(int, state["counts"])
+        self._rows, self._tokens = int(state["rows"]), int(state["tokens"])
+        self._computed, self._wait = float(state["computed"]), float(state["wait"])
+        self._began = time.perf_counter() - float(state["elapsed"])

@@ -16,6 +16,7 @@ from stpipe.evaluation.mse import MSEEvaluator
 from stpipe.evaluation.nano_beir import NanoBEIREvaluator
 from stpipe.evaluation.reranking import RerankingEvaluator
 from stpipe.evaluation.sequential import SequentialEvaluator
+from stpipe.evaluation.translation import TranslationEvaluator
 from stpipe.evaluation.triplet import TripletEvaluator
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "ReciprocalRankFusionEvaluator",
     "RerankingEvaluator",
     "SequentialEvaluator",
+    "TranslationEvaluator",
     "TripletEvaluator",
 ]

@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 
 from stpipe.core.exchange import Exchange
 from stpipe.core.peers import Peers
+from stpipe.core.signals import Preempted
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.scan import DOCS, FOUND, SCAN, ScanHelp
 from stpipe.models.base_model import BaseModel
@@ -37,8 +38,12 @@ def with_all(peers: Peers, model: BaseModel, name: str, work: Callable[[], T]) -
     if not peers.is_main:
         help_out(model, exchange)
         return None
-    with sharing(model, Team(exchange)):
-        found = work()
+    try:
+        with sharing(model, Team(exchange)):
+            found = work()
+    except Preempted:
+        exchange.close()  # the others are told what follows, by whoever catches it
+        raise
     exchange.close()
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import json
+import math
 from collections.abc import Collection as Container
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -66,7 +67,7 @@ class TextFile(Sequence[str]):
     def _parse(self, line: bytes, number: int) -> tuple[str, str]:
         """(id, text) of one line."""
         if self.path.suffix == ".tsv":
-            name, tab, text = line.decode().rstrip("\r\n").partition("\t")
+            name, tab, text = _decoded(line, self.path, number).rstrip("\r\n").partition("\t")
             if not tab:
                 raise DataError(f"{self.path}:{number}: no tab; expected an id, a tab and a text")
             return name, text
@@ -76,7 +77,7 @@ class TextFile(Sequence[str]):
             raise DataError(
                 f"{self.path}:{number}: found keys {', '.join(map(str, record))}; expected '_id' (or 'id') and 'text', a string"
             )
-        return str(record[key]), f"{record.get('title') or ''} {record['text']}".strip()
+        return str(record[key]), _unicode(f"{record.get('title') or ''} {record['text']}".strip(), self.path, number)
 
 
 class Joined(Sequence[str]):
@@ -149,13 +150,14 @@ def read_qrels(path: str) -> Iterator[tuple[str, str, float]]:
             if place.suffix == ".jsonl":
                 yield _json_qrel(_json_line(line, place, number), place, number)
                 continue
-            fields = line.decode().rstrip("\r\n").split("\t" if place.suffix == ".tsv" else None)
+            text = _decoded(line, place, number)
+            fields = text.rstrip("\r\n").split("\t" if place.suffix == ".tsv" else None)
             fields = [fields[0], *fields[2:]] if len(fields) == 4 else fields
             grade = _number(fields[2]) if len(fields) == 3 else None
             if grade is None and number == 1 and len(fields) == 3:
                 continue
             if grade is None:
-                raise DataError(f"{place}:{number}: expected query id, document id and a number as grade, found {line.decode().strip()!r}")
+                raise DataError(f"{place}:{number}: expected query id, document id and a number as grade, found {text.strip()[:80]!r}")
             yield fields[0], fields[1], grade
 
 
@@ -168,25 +170,41 @@ def _json_qrel(record: dict[str, object], place: Path, number: int) -> tuple[str
 
 
 def _number(text: str | None) -> float | None:
+    """A finite number; None for anything else."""
     try:
-        return None if text is None else float(text)
+        number = None if text is None else float(text)
     except ValueError:
         return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _json_line(line: bytes, path: Path, number: int) -> dict[str, object]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}:{number}: not JSON ({error})") from error
     if not isinstance(record, dict):
         raise DataError(f"{path}:{number}: expected a JSON object, found {type(record).__name__}")
     return record
 
 
+def _decoded(line: bytes, path: Path, number: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start} of the line); save the file as UTF-8") from error
+
+
+def _unicode(text: str, path: Path, number: int) -> str:
+    """The text; half a surrogate pair, which JSON can write, is no character that a tokenizer takes."""
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise DataError(f"{path}:{number}: the text holds half a surrogate pair (\\ud800 to \\udfff), which is no character")
+    return text
+
+
 def open_path(path: str) -> Path:
     """A local file; one that does not exist is an error of the configuration that names it."""
     place = Path(path).expanduser()
     if not place.is_file():
-        raise ConfigError(f"evaluation file '{path}' does not exist (looked in {place.resolve().parent})")
+        raise ConfigError(f"evaluation file '{path}' does not exist (looked in {place.absolute().parent})")
     return place

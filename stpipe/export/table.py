@@ -17,7 +17,8 @@ def verification_rows(run_dir: Path) -> list[dict[str, Any]]:
     Keys: name, export (registered name), runtime, form, precision, passed, problems (list), path (below the run directory);
     max_abs, mean_cosine, min_cosine, spearman (None where they do not apply); texts, min_length, max_length (what was compared);
     metric, metric_model, metric_export, metric_difference, metric_low, metric_high (None without an evaluator);
-    latency_1_ms, latency_32_ms, torch_latency_1_ms, torch_latency_32_ms (median of a batch of so many texts);
+    latency_1_ms, latency_32_ms, torch_latency_1_ms, torch_latency_32_ms (median of a batch of so many texts); speed_1, speed_32 (how many times as
+    fast as torch);
     size_mb, model_size_mb (of weights; for quantised embeddings of a million of them); tolerance (name -> limit); processor, threads; runs_with (package -> version).
     """
     folder = Path(run_dir) / EXPORTS_FOLDER
@@ -37,6 +38,7 @@ def row_of(record: dict[str, Any], *, path: str) -> dict[str, Any]:
     """The row of one verification.json."""
     worst, metric = record["drift"]["overall"], record["metric"] or {}
     times, size = record["latency_ms"] or {}, record["size"]
+    ratios = {n: found["torch"] / found["export"] for n, found in times.items() if found["export"]}
     return {
         **{key: record[key] for key in ("name", "export", "runtime", "form", "precision", "passed", "problems")},
         "path": path,
@@ -52,6 +54,7 @@ def row_of(record: dict[str, Any], *, path: str) -> dict[str, Any]:
         "metric_high": metric.get("high"),
         **{f"latency_{n}_ms": times.get(n, {}).get("export") for n in ("1", "32")},
         **{f"torch_latency_{n}_ms": times.get(n, {}).get("torch") for n in ("1", "32")},
+        **{f"speed_{n}": ratios.get(n) for n in ("1", "32")},
         "size_mb": size["export"] / 1e6,
         "model_size_mb": size["model"] / 1e6,
         "tolerance": record["tolerance"],

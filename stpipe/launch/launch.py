@@ -34,14 +34,26 @@ class Launch:
         if self._peers is not None:
             self._peers.close()
 
-    def train(self, compose: Callable[[], Loaded], *, dry_run: bool = False) -> int:
+    def train(self, compose: Callable[[], Loaded], *, dry_run: bool = False, stage: str | None = None) -> int:
         """One run; returns its exit code.
 
         Args:
             compose: gives the configuration; in processes of a launcher only rank 0 composes.
-            dry_run: stop after the plan.
+            dry_run: print the plan, touch nothing. One process does it, however many would train.
+            stage: run this one alone.
         """
-        return self._run(compose, Task(dry_run=dry_run), processes_of)
+        if dry_run:
+            return self._plan(compose, stage)
+        return self._run(compose, Task(stage=stage), processes_of)
+
+    def _plan(self, compose: Callable[[], Loaded], stage: str | None) -> int:
+        if self.world is not None and self.world.rank > 0:
+            return 0
+        from stpipe.pipeline.dry_run import run_dry
+
+        loaded = compose()
+        processes = self.world.size if self.world is not None else processes_of(loaded)
+        return run_dry(loaded, stage=stage, processes=processes)
 
     def evaluate(self, model: str, compose: Callable[[], Loaded]) -> int:
         """Evaluate a model; returns the exit code.

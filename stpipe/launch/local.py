@@ -27,7 +27,7 @@ from stpipe.pipeline.status import Status, read_status
 ENTRY = "stpipe.cli.process"
 #: Environment variables: the file into which a process writes until there is a run directory; what it is to do.
 LOG, TASK = "STPIPE_RANK_LOG", "STPIPE_TASK"
-INTERRUPTED = 130
+INTERRUPTED, PREEMPTED = 130, 75
 #: Seconds between looks at the processes.
 POLL = 0.1
 #: Seconds that a process that failed leaves the others to end by themselves before they are told; then until they are ended, by force in the end.
@@ -49,7 +49,8 @@ def run_processes(loaded: Loaded, task: Task, *, num_processes: int) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="stpipe-launch-") as scratch:
         processes = start(loaded, task, num_processes, Path(scratch))
-        return _Supervisor(processes, Path(loaded.values["run"]["dir"]), Path(scratch)).run()
+        requests = loaded.values["trainer"].get("preempt_signals", ()) if task.model is None else ()
+        return _Supervisor(processes, Path(loaded.values["run"]["dir"]), Path(scratch), requests=requests).run()
 
 
 def start(loaded: Loaded, task: Task, count: int, scratch: Path) -> list[_Process]:
@@ -94,15 +95,18 @@ def start(loaded: Loaded, task: Task, count: int, scratch: Path) -> list[_Proces
 class _Supervisor:
     """Waits for all processes. The first that fails decides the exit code; the others are told, then ended."""
 
-    def __init__(self, processes: Sequence[_Process], folder: Path, scratch: Path) -> None:
+    def __init__(self, processes: Sequence[_Process], folder: Path, scratch: Path, *, requests: Sequence[str] = ()) -> None:
         self.processes, self.folder, self.scratch = processes, folder, scratch
+        self.requests = [signal.Signals[name] for name in requests]
+        self.requested: signal.Signals | None = None
         self.failed: tuple[_Process, int, float] | None = None
         self.interrupted = False
         self.told = False
 
     def run(self) -> int:
         handles = threading.current_thread() is threading.main_thread()  # only there Python lets a signal be handled
-        previous = signal.signal(signal.SIGTERM, self._on_terminate) if handles else None
+        hearing = {signal.SIGTERM: self._on_terminate, **dict.fromkeys(self.requests, self._on_request)}
+        previous = {number: signal.signal(number, handler) for number, handler in hearing.items()} if handles else {}
         try:
             while any(p.popen.poll() is None for p in self.processes):
                 try:
@@ -112,20 +116,26 @@ class _Supervisor:
                     self._interrupt()
             self._look()
         finally:
-            if handles:
-                signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
             for process in self.processes:
                 process.popen.kill()  # does nothing to one that has ended
         if self.interrupted:
+            self._mark_ended("interrupted", INTERRUPTED, "interrupted by the user")
             return INTERRUPTED
         return 0 if self.failed is None else self._conclude(*self.failed[:2])
 
     def _on_terminate(self, number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    def _on_request(self, number: int, frame: object) -> None:
+        """Every process hears of it and agrees with the others after which step they leave; each sees to its grace period itself."""
+        self.requested = signal.Signals(number)
+        self._send(self.requested)
+
     def _interrupt(self) -> None:
+        self._send(signal.SIGKILL if self.interrupted else signal.SIGINT)
         self.interrupted = True
-        self._send(signal.SIGINT)
         if self.failed is None:
             self.failed = (self.processes[0], INTERRUPTED, time.monotonic())
             self.told = True
@@ -161,9 +171,12 @@ class _Supervisor:
     def _conclude(self, process: _Process, code: int) -> int:
         """Say what only this process knows: which one was killed, what the first failed one wrote. Returns the exit code."""
         who = f"rank {process.rank} (pid {process.popen.pid})"
+        if self.requested is not None and code in (PREEMPTED, -self.requested):  # by the signal itself: before it could hear it
+            self._mark_ended("preempted", PREEMPTED, f"asked to leave: {self.requested.name}")
+            return PREEMPTED
         if code < 0 and (process.rank == 0 or self.processes[0].popen.returncode < 0):  # otherwise rank 0 has said it
             print(f"stpipe: {who} {how_it_ended(code)}", file=sys.stderr)
-            self._mark_killed(f"{who} {how_it_ended(code)}")
+            self._mark_ended("failed", 1, f"{who} {how_it_ended(code)}")
         elif process.log is not None and process.log.exists():
             lines = process.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES_SHOWN:]
             print(f"stpipe: {who} {how_it_ended(code)}. Its last lines:", *lines, sep="\n  ", file=sys.stderr)
@@ -171,7 +184,7 @@ class _Supervisor:
             print(f"stpipe: the log of {who} is {self.folder / log_name(process.rank)}", file=sys.stderr)
         return exit_code(code)
 
-    def _mark_killed(self, message: str) -> None:
+    def _mark_ended(self, state: str, code: int, message: str) -> None:
         """A status that rank 0 could no longer write, because it was the one."""
         place = self.folder / "status.json"
         found = read_status(place)
@@ -180,8 +193,8 @@ class _Supervisor:
             status.data.update(found)
             for stage in status.data["stages"].values():
                 if stage["state"] == "running":
-                    stage["state"] = "failed"
-            status.end("failed", 1, message)
+                    stage["state"] = "failed" if state == "failed" else "stopped"
+            status.end(state, code, message)
 
 
 def log_name(rank: int) -> str:

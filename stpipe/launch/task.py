@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class Task:
     """Train, or evaluate.
 
-    model: the one to evaluate, as the user gave it; None trains. dry_run: stop after the plan of a training.
+    model: the one to evaluate, as the user gave it; None trains. stage: of a training, run alone.
     """
 
     model: str | None = None
-    dry_run: bool = False
+    stage: str | None = None
 
     def run(self, loaded: Loaded, *, peers: Peers | None = None, at_start: Callable[[Path], None] | None = None) -> int:
         """This process's part; returns the exit code.
@@ -37,7 +37,7 @@ class Task:
             return run_evaluate(self.model, loaded, peers=peers)
         from stpipe.pipeline.train import run_train
 
-        return run_train(loaded, dry_run=self.dry_run, peers=peers, at_start=at_start)
+        return run_train(loaded, stage=self.stage, peers=peers, at_start=at_start)
 
     def as_text(self) -> str:
         """For an environment variable."""

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from stpipe.config.errors import ConfigError
+from stpipe.models.own_code import loading, refuse_own_code
 
 # model_type -> (module, class) of the encoder half of an encoder-decoder architecture
 ENCODER_ONLY: dict[str, tuple[str, str]] = {
@@ -64,8 +65,9 @@ def load_config(
         options: further arguments of AutoConfig.from_pretrained.
     """
     try:
-        config = AutoConfig.from_pretrained(directory, **(options or {}))
+        config = AutoConfig.from_pretrained(directory, **loading(options))
     except (OSError, ValueError, KeyError) as error:
+        refuse_own_code(directory, error)
         raise ConfigError(f"{directory} holds no transformers model: {str(error).splitlines()[0]}") from error
     override(config, "hidden_dropout", HIDDEN_DROPOUT, hidden_dropout)
     override(config, "attention_dropout", ATTENTION_DROPOUT, attention_dropout)
@@ -99,8 +101,9 @@ def load_backbone(directory: Path, *, config: PreTrainedConfig, options: Mapping
     cls = model_class(config)
     try:
         with no_progress_bars():
-            model: PreTrainedModel = cls.from_pretrained(directory, config=config, **(options or {}))
+            model: PreTrainedModel = cls.from_pretrained(directory, config=config, **loading(options))
     except (OSError, ValueError, RuntimeError) as error:
+        refuse_own_code(directory, error)
         raise ConfigError(f"{directory}: {cls.__name__} cannot be loaded: {str(error).splitlines()[0]}") from error
     return model
 
@@ -115,8 +118,9 @@ def load_masked_lm(directory: Path, *, config: PreTrainedConfig, options: Mappin
     """
     try:
         with no_progress_bars(), quiet():
-            model, found = AutoModelForMaskedLM.from_pretrained(directory, config=config, output_loading_info=True, **(options or {}))
+            model, found = AutoModelForMaskedLM.from_pretrained(directory, config=config, output_loading_info=True, **loading(options))
     except (OSError, ValueError, RuntimeError) as error:
+        refuse_own_code(directory, error)
         raise ConfigError(
             f"{directory}: there is no masked-language model here, which SPLADE needs ({str(error).splitlines()[0]})"
         ) from error
@@ -138,9 +142,10 @@ def load_classifier(
     try:
         with no_progress_bars(), quiet():
             model, found = AutoModelForSequenceClassification.from_pretrained(
-                directory, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **(options or {})
+                directory, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **loading(options)
             )
     except (OSError, ValueError, RuntimeError) as error:
+        refuse_own_code(directory, error)
         raise ConfigError(f"{directory}: no classification head can be put on this model ({str(error).splitlines()[0]})") from error
     fresh = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     check_complete(directory, model, {name for name in fresh if ".pooler." not in name})
@@ -155,8 +160,9 @@ def load_causal_lm(directory: Path, *, config: PreTrainedConfig, options: Mappin
     """
     try:
         with no_progress_bars(), quiet():
-            model, found = AutoModelForCausalLM.from_pretrained(directory, config=config, output_loading_info=True, **(options or {}))
+            model, found = AutoModelForCausalLM.from_pretrained(directory, config=config, output_loading_info=True, **loading(options))
     except (OSError, ValueError, RuntimeError) as error:
+        refuse_own_code(directory, error)
         raise ConfigError(f"{directory}: there is no causal language model here ({str(error).splitlines()[0]})") from error
     if found["missing_keys"]:
         raise ConfigError(f"{directory}: the weights of the language model lack {', '.join(sorted(found['missing_keys'])[:3])}")

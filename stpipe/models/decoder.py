@@ -17,6 +17,7 @@ from stpipe.config.errors import ConfigError, Problem
 from stpipe.core.tokens import Tokens
 from stpipe.models.backbone import load_config, no_progress_bars, quiet
 from stpipe.models.encoder import Encoder
+from stpipe.models.own_code import loading, refuse_own_code
 from stpipe.models.paths import resolve_path
 
 #: Most tokens, padding included, whose words are scored at once: their logits are the largest thing in memory (125 MB of 30,522 words).
@@ -130,8 +131,10 @@ def causal_model(directory: Path | None, config: PreTrainedConfig) -> PreTrained
             if directory is None:
                 model = AutoModelForCausalLM.from_config(changed, **options)
             else:
-                model = AutoModelForCausalLM.from_pretrained(directory, config=changed, dtype="float32", **options)
+                model = AutoModelForCausalLM.from_pretrained(directory, config=changed, dtype="float32", **loading(options))
     except ValueError as error:
+        if directory is not None:
+            refuse_own_code(directory, error)
         raise ConfigError(
             Problem(
                 "loss.name", f"'denoising_auto_encoder' cannot make a decoder of a {config.model_type} model: {str(error).splitlines()[0]}"

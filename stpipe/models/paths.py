@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from stpipe.config.errors import ConfigError, UnreachableError
+from stpipe.config.places import exists
 
 PACKAGE = "package://"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -37,10 +38,10 @@ def resolve_path(
     """
     if name_or_path.startswith(PACKAGE):
         return package_path(name_or_path)
-    local = Path(name_or_path).expanduser()
-    if local.is_dir():
-        return local
-    if local.exists():
+    if exists(name_or_path):
+        local = Path(name_or_path).expanduser()
+        if local.is_dir():
+            return local
         raise ConfigError(f"'{name_or_path}' is a file; a model is a directory (or package://MODULE/SUBDIR, or a Hub id)")
     if not HUB_ID.fullmatch(name_or_path):
         raise ConfigError(f"there is no directory '{name_or_path}'. Give an existing directory, package://MODULE/SUBDIR or a Hub id")

@@ -11,6 +11,7 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from stpipe.config.errors import ConfigError
+from stpipe.models.own_code import loading, refuse_own_code
 
 UNLIMITED = 10**9  # transformers stores a huge number where a tokenizer has no limit
 
@@ -33,8 +34,9 @@ def load_tokenizer(
         options: further arguments of AutoTokenizer.from_pretrained.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, **(options or {}))
+        tokenizer = AutoTokenizer.from_pretrained(directory, **loading(options))
     except (OSError, ValueError) as error:
+        refuse_own_code(directory, error)
         raise ConfigError(f"{directory} has no tokenizer that transformers can read: {str(error).splitlines()[0]}") from error
     if max_seq_length is not None:
         tokenizer.model_max_length = max_seq_length

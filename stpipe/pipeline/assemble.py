@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -13,6 +15,7 @@ from stpipe.core.rows import Rows
 from stpipe.core.tokenize import RoleTokenizer
 from stpipe.data.prepare import PreparedData, prepare
 from stpipe.data.stream import BatchStream, Collator, Sampler
+from stpipe.data.streaming import StreamBatches
 from stpipe.engine.backends import choose_device
 from stpipe.engine.strategies import Choice
 from stpipe.engine.train_module import TrainModule
@@ -22,10 +25,11 @@ from stpipe.losses.base import Loss
 from stpipe.models.base_model import BaseModel, limit_of
 from stpipe.models.cross_encoder import CrossEncoder
 from stpipe.pipeline.console import Reporter
+from stpipe.pipeline.frozen import FrozenModel
 from stpipe.pipeline.guides import guided_collators
 from stpipe.pipeline.noise import noisy_collators
 from stpipe.pipeline.objective import label_ranges, losses_of, sampler_of
-from stpipe.pipeline.pairs import check_outputs, fitted, fitted_to_classes, pair_collators
+from stpipe.pipeline.pairs import check_outputs, fitted, fitted_to_classes, pair_collators, with_known_classes
 from stpipe.pipeline.teacher import PackagedTeacher
 from stpipe.pipeline.teaching import Teaching, check_widths
 from stpipe.pipeline.training_texts import PreparedTexts
@@ -69,19 +73,25 @@ class Parts:
             seed=self.root.trainer.seed,
         )
 
-    def stream(self, *, rank: int, world_size: int) -> BatchStream:
+    def stream(self, *, rank: int, world_size: int) -> BatchStream | StreamBatches:
         """Training batches of one process."""
-        return BatchStream(
+        trainer = self.root.trainer
+        make: Any = BatchStream
+        if any(source.stream is not None for source in self.data.train.values()):
+            assert trainer.max_steps is not None  # config/streaming_rules.py
+            make = partial(StreamBatches, num_batches=trainer.max_steps * trainer.accumulation_steps)
+        batches: BatchStream | StreamBatches = make(
             self.data.train,
             sampler=self.sampler,
-            batch_size={name: self.source(name).batch_size or self.root.trainer.batch_size for name in self.data.train},
+            batch_size={name: self.source(name).batch_size or trainer.batch_size for name in self.data.train},
             weights={name: self.source(name).weight for name in self.data.train},
-            seed=self.root.trainer.seed,
-            drop_last=self.root.trainer.drop_last,
+            seed=trainer.seed,
+            drop_last=trainer.drop_last,
             collators=self.collators,
             rank=rank,
             world_size=world_size,
         )
+        return batches
 
 
 def source_of(root: RootConfig, name: str) -> SourceSection:
@@ -94,7 +104,15 @@ def routes_of(root: RootConfig, names: Iterable[str]) -> dict[str, dict[str, str
     return {name: {**root.dataset.routes, **source_of(root, name).routes} for name in names}
 
 
-def load_data(root: RootConfig, model: BaseModel, out: Console) -> PreparedData:
+@dataclass(frozen=True)
+class Asked:
+    """Classes of the models that label, score and guide the data. A dry run has others (pipeline/stand_ins.py)."""
+
+    frozen: type[FrozenModel] = FrozenModel
+    packaged: type[PackagedTeacher] = PackagedTeacher
+
+
+def load_data(root: RootConfig, model: BaseModel, out: Console, asked: Asked = Asked()) -> PreparedData:
     """Read, check and tokenise the data, or find it in the cache."""
     report = Reporter(out)
     return prepare(
@@ -103,8 +121,8 @@ def load_data(root: RootConfig, model: BaseModel, out: Console) -> PreparedData:
         model_prompts=model.training_prompts(),
         offline=root.offline,
         label_ranges=label_ranges(root),
-        teacher=PackagedTeacher(device=choose_device(root.trainer.device), progress=report),
-        teach=Teaching(root, out),
+        teacher=asked.packaged(device=choose_device(root.trainer.device), progress=report),
+        teach=Teaching(root, out, frozen=asked.frozen),
         progress=report,
     )
 
@@ -118,13 +136,13 @@ def role_tokenizer(model: BaseModel, role: str, routes: Mapping[str, str]) -> Ro
     return RoleTokenizer(entry.tokenizer, entry.special_tokens, limit_of(entry.tokenizer))
 
 
-def assemble(root: RootConfig, out: Console) -> Parts:
+def assemble(root: RootConfig, out: Console, asked: Asked = Asked()) -> Parts:
     """Load model and data. Everything that can be wrong with either is found here, before anything is written."""
     torch.manual_seed(root.trainer.seed)  # new layers (dense heads) are drawn from the global generator
     model = root.model.build()
     if root.trainer.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    data = load_data(root, model, out)
+    data = load_data(root, model, out, asked)
     if model.encoder.layout_reason is None:
         model.encoder.choose_layout()
     losses = losses_of(root, data.train)
@@ -136,7 +154,8 @@ def assemble(root: RootConfig, out: Console) -> Parts:
     else:
         losses = fitted_to_classes(losses, data.train)
         collators = noisy_collators(losses, lambda name: role_tokenizer(model, "anchor", routes_of(root, (name,))[name]).tokenizer)
-        collators = guided_collators(root, losses, data.train, collators, out)
+        collators = guided_collators(root, losses, data.train, collators, out, frozen=asked.frozen)
         check_widths(losses, data.train, model.encoder.embedding_dim)
+    data = replace(data, train=with_known_classes(data.train, losses, model))
     start = root.model.adapt(model, PreparedTexts(data.train, routes_of(root, data.train), model.encoder.route_of))
     return Parts(root, model, data, losses, sampler_of(root, losses, data.train), collators, start)

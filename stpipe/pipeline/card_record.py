@@ -35,10 +35,14 @@ def record_start(run: Run, addresses: Mapping[str, str]) -> None:
         run: the run; its directory is there.
         addresses: data set -> what its training rows were read from.
     """
-    card = run.parts.root.card
-    if card.template is not None:
-        shutil.copyfile(Path(card.template).expanduser(), run.directory.path / TEMPLATE)
+    keep_template(run.parts.root.card.template, run.directory.path)
     CARD_CALLBACKS[run.parts.model.kind](run.directory.path).on_init_end(card_data(run.parts, addresses))
+
+
+def keep_template(template: str | None, folder: Path) -> None:
+    """Copy the user's template into the run directory, as it is now; a copy from before stays when it is gone."""
+    if template is not None and Path(template).expanduser().is_file():
+        shutil.copyfile(Path(template).expanduser(), folder / TEMPLATE)
 
 
 def card_data(parts: Parts, addresses: Mapping[str, str]) -> SentenceTransformerModelCardData:

@@ -11,6 +11,7 @@ import torch
 
 from stpipe.core.batch import Batch
 from stpipe.data.stream import BatchStream
+from stpipe.data.streaming import StreamBatches
 from stpipe.engine.backends import Runtime
 from stpipe.engine.checkpoint import Checkpoint
 from stpipe.engine.memory import activation_bytes, room_for_activations
@@ -21,7 +22,7 @@ from stpipe.pipeline.assemble import Parts
 SAMPLED, SEARCHED = 4, 64
 
 
-def with_strategies(parts: Parts, stream: BatchStream, runtime: Runtime, checkpoint: Checkpoint | None) -> Parts:
+def with_strategies(parts: Parts, stream: BatchStream | StreamBatches, runtime: Runtime, checkpoint: Checkpoint | None) -> Parts:
     """The parts with a strategy for each data set: the configured one, what `auto` chooses, or what the continued run had.
 
     A collective: all processes choose alike.
@@ -67,10 +68,12 @@ class BatchCost:
     pool_bytes: float
 
 
-def batch_costs(parts: Parts, stream: BatchStream, *, device: str) -> dict[str, BatchCost]:
+def batch_costs(parts: Parts, stream: BatchStream | StreamBatches, *, device: str) -> dict[str, BatchCost]:
     """Data set -> what its batches cost, from the first ones of the run that are of it; one that none is of has none."""
     found: dict[str, list[Batch]] = {}
     for i in range(min(len(stream), SEARCHED)):
+        if len(found) == len(parts.losses) and all(len(batches) == SAMPLED for batches in found.values()):
+            break  # a stream would be read on for nothing
         name, _ = stream.rows(i)
         if len(found.setdefault(name, [])) < SAMPLED:
             found[name].append(stream[i])

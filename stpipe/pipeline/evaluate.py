@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.file_names import file_name
 from stpipe.config.load import Loaded, to_root
 from stpipe.config.sections import RootConfig
 from stpipe.core.peers import Peers
@@ -59,7 +60,7 @@ def evaluate_model(model: str, encoder: BaseModel, root: RootConfig, out: Consol
     baselines = all_baselines(root.evaluator, rows, similarity=encoder.similarity_fn_name)
     folder = output_folder(model)
     for name, result in results.items():
-        write_evaluation(folder / name, {"after": result, **baselines[name]})
+        write_evaluation(folder / file_name(name), {"after": result, **baselines[name]})
     Console().print(results_table(results, baselines))
     out.print(f"Written to {folder}")
 
@@ -80,7 +81,7 @@ def output_folder(model: str) -> Path:
     if (path / "config.yaml").is_file() and (path / "model").is_dir():
         return path / "evaluate"
     slug = "".join(c if c.isalnum() or c in "-._" else "-" for c in model).strip("-.")
-    return Path("outputs") / "evaluate" / slug
+    return Path("outputs") / "evaluate" / file_name(slug)
 
 
 def results_table(results: Mapping[str, Evaluation], baselines: Mapping[str, Mapping[str, Evaluation]]) -> Table:

@@ -21,10 +21,10 @@ from stpipe.pipeline.assemble import load_data
 from stpipe.pipeline.console import console
 from stpipe.pipeline.evaluate import output_folder
 from stpipe.pipeline.mined_data import with_mined_data
-from stpipe.pipeline.run import Run
+from stpipe.pipeline.run import Assembled
 
 
-def export_run(run: Run) -> None:
+def export_run(run: Assembled) -> None:
     """Export the saved model of a run. Where an export is rejected the card is written first, because it shows why, and the stage fails."""
     parts, directory = run.parts, run.directory
     source = Source.of(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.errors import ConfigError, Problem, UnreachableError
 from stpipe.config.formats import side_of
 from stpipe.core.digest import folder_digest
 from stpipe.models.base_model import BaseModel
@@ -60,6 +60,8 @@ class FrozenModel:
         """
         try:
             return resolve_path(self.address, offline=self.offline, revision=self.revision)
+        except UnreachableError as error:
+            raise UnreachableError(error.asset, error.found, key=self.key) from error
         except ConfigError as error:
             raise ConfigError([Problem(self.key, problem.message) for problem in error.problems]) from error
 

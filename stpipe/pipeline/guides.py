@@ -36,7 +36,13 @@ CHUNK = 8192  # vectors in memory while they are written
 
 
 def guided_collators(
-    root: RootConfig, losses: Mapping[str, Loss], sources: Mapping[str, PreparedSource], collators: Mapping[str, Collator], out: Console
+    root: RootConfig,
+    losses: Mapping[str, Loss],
+    sources: Mapping[str, PreparedSource],
+    collators: Mapping[str, Collator],
+    out: Console,
+    *,
+    frozen: type[FrozenModel] = FrozenModel,
 ) -> dict[str, Collator]:
     """The collators, with the guide's vectors for each data set whose loss asks a guide; computed, or found in the cache.
 
@@ -48,7 +54,7 @@ def guided_collators(
         guide = guide_of(name, losses[name])
         if guide is None:
             continue
-        vectors = guide_vectors(model_of(root, guide, out), source)
+        vectors = guide_vectors(model_of(root, guide, out, frozen), source)
         found[name] = GuidedCollator(found.get(name, TextCollator()), GUIDE, vectors)
     return found
 
@@ -65,9 +71,9 @@ def guide_of(name: str, loss: Loss) -> Guide | None:
     return guides[0] if guides else None
 
 
-def model_of(root: RootConfig, guide: Guide, out: Console) -> FrozenModel:
+def model_of(root: RootConfig, guide: Guide, out: Console, frozen: type[FrozenModel] = FrozenModel) -> FrozenModel:
     """The guide as a model; nothing is loaded yet."""
-    model = FrozenModel(
+    model = frozen(
         guide.model,
         "loss.guide.model",
         cache_root(root.dataset.cache_dir),

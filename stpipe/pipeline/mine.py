@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.file_names import file_name
 from stpipe.config.load import Loaded, to_root
 from stpipe.config.sections import MineSection
 from stpipe.engine.checkpoint import sync
@@ -61,7 +62,7 @@ def write_folder(folder: Path, mined: MinedData, *, title: str) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for name, parts in mined.parts.items():
-        place = aside if len(mined.parts) == 1 else aside / name
+        place = aside if len(mined.parts) == 1 else aside / file_name(name)
         place.mkdir(exist_ok=True)
         for part in parts.values():
             shutil.copyfile(part.file, place / part.file.name)

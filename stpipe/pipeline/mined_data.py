@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from stpipe.pipeline.teacher import PackagedTeacher
 from stpipe.reports.mining import write_mining_report
 
 Splits = Mapping[str, Loaded]
+MakeMiner = Callable[[RootConfig, MineSection, Console], Miner]
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,14 @@ def setting_of(mine: MineSection) -> dict[str, Any]:
     return {key: value for key, value in shown.items() if value is not None and key not in ("output", "cache_dir")}
 
 
-def with_mined_data(root: RootConfig, out: Console, *, training: bool = True) -> MinedData:
+def with_mined_data(root: RootConfig, out: Console, *, training: bool = True, make_miner: MakeMiner = Miner) -> MinedData:
     """Mine the data of a run, or find that it was mined; a configuration without the section `mine` is left as it is.
 
     Args:
         root: configuration.
         out: where progress is told.
         training: mine the training rows; False leaves them as they are, for evaluation needs held-out rows only.
+        make_miner: what mines.
 
     Raises:
         DataError: no data set has pairs. ConfigError: a model that does not exist.
@@ -67,7 +69,7 @@ def with_mined_data(root: RootConfig, out: Console, *, training: bool = True) ->
     lists = mine is not None and held_out_format(asdict(mine), root.model.kind) == LISTS
     if mine is None or not (training or lists):
         return MinedData(root, {})
-    miner = Miner(root, mine, out)
+    miner = make_miner(root, mine, out)
     corpus = further_documents(root, mine)
     found: dict[str, dict[str, MinedPart]] = {}
     read = read_rows(root, out)

@@ -17,7 +17,7 @@ import torch
 import xxhash
 from rich.console import Console
 
-from stpipe.config.errors import ConfigError, Problem
+from stpipe.config.errors import ConfigError, Problem, UnreachableError
 from stpipe.config.mining import mined_format
 from stpipe.config.sections import MineSection, RootConfig
 from stpipe.core.digest import digest, folder_digest
@@ -202,6 +202,8 @@ class Miner:
     def _path(self, key: str, name: str) -> Path:
         try:
             return resolve_path(name, offline=self.root.offline)
+        except UnreachableError as error:
+            raise UnreachableError(error.asset, error.found, key=f"mine.{key}") from error
         except ConfigError as error:
             raise ConfigError([Problem(f"mine.{key}", problem.message) for problem in error.problems]) from error
 

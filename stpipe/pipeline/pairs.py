@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ import torch
 from stpipe.config.errors import ConfigError, DataError, Problem
 from stpipe.data.pairs import JoinedTokens, Joiner, PairCollator, TokenizedPairs, candidate_roles
 from stpipe.data.prepared import PreparedSource
+from stpipe.data.windows import StreamedSource
 from stpipe.losses.base import Loss
+from stpipe.models.base_model import BaseModel
 from stpipe.models.cross_encoder import CrossEncoder
 from stpipe.pipeline.objective import innermost
 
@@ -70,6 +73,24 @@ def check_outputs(model: CrossEncoder, losses: Mapping[str, Loss], sources: Mapp
                     problems.append(Problem("model.num_labels", what))
     if problems:
         raise ConfigError(problems)
+
+
+def with_known_classes(sources: Mapping[str, PreparedSource], losses: Mapping[str, Loss], model: BaseModel) -> dict[str, PreparedSource]:
+    """The data sets; streams know how many classes their loss was made for, so that a row of another class is found before it is used."""
+    found = dict(sources)
+    for name, source in sources.items():
+        limits = [limit for part in innermost(losses[name]) if (limit := class_limit(part, model)) is not None]
+        if source.stream is not None and limits:
+            found[name] = StreamedSource(source.folder, name=name, stream=replace(source.stream, num_classes=min(limits)))
+    return found
+
+
+def class_limit(loss: Loss, model: BaseModel) -> int | None:
+    """Classes that a loss can tell apart; None for losses that are not about classes."""
+    if loss.num_outputs == "classes" and isinstance(model, CrossEncoder):
+        return model.num_labels
+    own: int | None = getattr(loss, "num_labels", None)
+    return own
 
 
 def number_of_classes(source: PreparedSource) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from rich.table import Table
 
 from stpipe.data.stream import BatchStream
+from stpipe.data.streaming import StreamBatches
 from stpipe.engine.length import RunLength
 from stpipe.engine.planner import default_budget
 from stpipe.engine.strategies import in_words
@@ -19,7 +20,7 @@ from stpipe.pipeline.objective import in_batch
 
 
 def make_plan(
-    parts: Parts, stream: BatchStream, length: RunLength, *, world_size: int, device: str, warnings: tuple[str, ...] = ()
+    parts: Parts, stream: BatchStream | StreamBatches, length: RunLength, *, world_size: int, device: str, warnings: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Derived facts of a run.
 
@@ -34,7 +35,7 @@ def make_plan(
     for name, source in parts.data.train.items():
         size = (source_of(root, name).batch_size or root.trainer.batch_size) * world_size
         sources[name] = {
-            "rows": len(source),
+            "rows": source.total_rows,
             "format": source.format.name,
             "roles": list(source.roles),
             "loss": type(parts.losses[name]).__name__,
@@ -104,7 +105,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     for name, source in plan["sources"].items():
         table.add_row(
             f"data '{name}'",
-            f"{source['rows']:,} rows, {source['format']} ({', '.join(source['roles'])}), {source['mean_tokens_per_row']:,} tokens a row; "
+            f"{'streamed' if source['rows'] is None else format(source['rows'], ',')} rows, {source['format']} ({', '.join(source['roles'])}), {source['mean_tokens_per_row']:,} tokens a row; "
             f"{source['loss']}, batch {source['global_batch']}, {source['negatives_per_anchor']:,} negatives an anchor",
         )
     table.add_row(

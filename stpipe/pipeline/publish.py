@@ -27,8 +27,10 @@ ASIDE = ".publishing"
 PATIENCE = 60.0
 
 
-def check_access(publish: PublishSection | None, warn: Callable[[str], None]) -> None:
+def check_access(publish: PublishSection | None, warn: Callable[[str], None], *, ask: bool = True) -> None:
     """Before training: is there a token, and does the Hub know it? A Hub that cannot be reached now is only a warning.
+
+    ask: False looks at the environment alone.
 
     Raises:
         ConfigError: without a token, or with one that the Hub refuses, publishing must fail.
@@ -45,6 +47,8 @@ def check_access(publish: PublishSection | None, warn: Callable[[str], None]) ->
     if get_token() is None:
         what = f"publishing to {publish.repo_id} needs a token. Set HF_TOKEN in the environment, or log in with: hf auth login"
         raise ConfigError(Problem("publish", what))
+    if not ask:
+        return
     try:
         api.whoami()
     except HfHubHTTPError as error:

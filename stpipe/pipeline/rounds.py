@@ -20,17 +20,17 @@ from stpipe.pipeline.run_dir import RunDirectory, claim, start_fresh
 #: What a model section adds to start weights: it is in the weights of the round before already.
 ADDED: Mapping[str, Any] = {"pooling": None, "dense": [], "layer_norm": False, "embedding_dropout": None, "calibrate": None}
 
-#: Trains once: (configuration, values to train by, whether to stop after the plan) -> exit code.
-TrainOnce = Callable[[Loaded, Mapping[str, Any], bool], int]
+#: Trains once: (configuration, values to train by, one stage or all) -> exit code.
+TrainOnce = Callable[[Loaded, Mapping[str, Any], str | None], int]
 
 
-def run_rounds(loaded: Loaded, train_once: TrainOnce, *, dry_run: bool, processes: int = 1) -> int:
+def run_rounds(loaded: Loaded, train_once: TrainOnce, *, stage: str | None = None, processes: int = 1) -> int:
     """Train in mine.rounds parts; returns the exit code of the last one that ran.
 
     Args:
         loaded: the decoded configuration.
         train_once: what runs one part.
-        dry_run: stop after the plan of the first part.
+        stage: of the last part, run alone.
         processes: of the run; rounds are for one.
     """
     if processes > 1:
@@ -41,7 +41,7 @@ def run_rounds(loaded: Loaded, train_once: TrainOnce, *, dry_run: bool, processe
     directory = RunDirectory(Path(loaded.values["run"]["dir"]))
     check_settings(loaded.values)
     claimed = claim(directory, redact(loaded))
-    if loaded.values["run"]["overwrite"] and not dry_run:
+    if loaded.values["run"]["overwrite"]:
         start_fresh(directory, overwrite=True)
     run, trainer = {**loaded.values["run"], "overwrite": False}, {**loaded.values["trainer"], "resume": "auto"}
     loaded = replace(loaded, values={**loaded.values, "run": run, "trainer": trainer})  # each part finds those before it
@@ -49,11 +49,11 @@ def run_rounds(loaded: Loaded, train_once: TrainOnce, *, dry_run: bool, processe
     start = None
     for number in range(1, count) if claimed.mode != "finished" else ():
         values = round_values(loaded.values, number, start)
-        code = train_once(replace(loaded, values=values), values, dry_run)
-        if code or dry_run:
+        code = train_once(replace(loaded, values=values), values, None)
+        if code:
             return code
         start = RunDirectory(directory.round(number)).model
-    return train_once(loaded, round_values(loaded.values, count, start), dry_run)
+    return train_once(loaded, round_values(loaded.values, count, start), stage)
 
 
 def check_settings(values: Mapping[str, Any]) -> None:

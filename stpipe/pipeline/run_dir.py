@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -11,8 +13,11 @@ from typing import Any
 import yaml
 
 from stpipe.config.errors import ConfigError, Problem
-from stpipe.pipeline.identity import differences, identity
-from stpipe.pipeline.status import read_status
+from stpipe.pipeline.identity import differences, identity, listed, refused
+from stpipe.pipeline.status import Status, read_status
+
+#: How names of folders begin that are made to see whether a place can be written.
+SCRATCH = ".stpipe-"
 
 
 @dataclass(frozen=True)
@@ -73,20 +78,26 @@ class Claim:
     status: dict[str, Any] | None = None
 
 
-def claim(directory: RunDirectory, values: dict[str, Any]) -> Claim:
+def claim(directory: RunDirectory, values: dict[str, Any], *, touch: bool = True) -> Claim:
     """Decide between a fresh run, a resumed one and one that is already finished; refuse everything else.
 
-    Touches nothing: what is replaced under run.overwrite goes when the run starts, after all checks.
+    Leaves everything as it is: what is replaced under run.overwrite goes when the run starts, after all checks.
+
+    Args:
+        directory: of the run.
+        values: the configuration, as config.yaml would hold it.
+        touch: try to write; False only looks, for a dry run.
 
     Raises:
         ConfigError: the directory cannot be written, holds a run or other files, or a run with another configuration.
     """
     path, resume = directory.path, values["trainer"]["resume"]
-    check_writable(path)
-    if not path.exists() or not any(path.iterdir()) or values["run"]["overwrite"]:
+    (check_writable if touch else check_looks_writable)(path)
+    held = [p for p in path.iterdir() if not is_scratch(p)] if path.exists() else []
+    if not held or values["run"]["overwrite"]:
         return Claim("fresh")
     status = read_status(directory.status)
-    if status is None and list(path.iterdir()) == [directory.rounds]:
+    if status is None and held == [directory.rounds]:
         if resume == "auto":
             return Claim("fresh")  # its first parts are there, and continue where they were
         what = f"{path} holds the first rounds of a run. Use trainer.resume=auto to continue it, or run.overwrite=true to replace it."
@@ -103,31 +114,61 @@ def claim(directory: RunDirectory, values: dict[str, Any]) -> Claim:
                 "Use trainer.resume=auto to continue it, run.overwrite=true to replace it, or another run.name.",
             )
         )
-    changed = differences(identity(directory.saved_config()), identity(values))
+    if not directory.config.exists():
+        return Claim("fresh")  # killed at its very start: the status is the first file
+    changed = refused(differences(identity(directory.saved_config()), identity(values)), values["trainer"]["resume_allow"])
     if changed:
-        lines = "\n".join(f"  {key}: {old!r} in the run, {new!r} now" for key, old, new in changed)
-        raise ConfigError(
-            Problem("trainer.resume", f"the run in {path} has another configuration:\n{lines}\nUse these values, or another run.name.")
-        )
+        what = f"the run in {path} has another configuration:\n{listed(changed, place='run')}\nUse these values, or another run.name."
+        raise ConfigError(Problem("trainer.resume", what))
     return Claim("finished" if status["state"] == "finished" and resume == "auto" else "resume", status)
+
+
+def is_scratch(path: Path) -> bool:
+    """Whether it is what a killed process left of a file that it was writing aside, or of a look whether it may write at all."""
+    return path.name.startswith(SCRATCH) or (path.name.startswith(".") and path.name.endswith(".tmp"))
+
+
+def existing_part(path: Path) -> Path:
+    """The path, or the nearest thing above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def check_looks_writable(path: Path, *, key: str = "run.dir") -> None:
+    """The same as `check_writable` without touching anything: a file without a name changes no directory.
+
+    Where the file system has no such files, permissions decide, and whether it has any room at all (/proc has none).
+    """
+    place = existing_part(path)
+    reason = None if place.is_dir() else f"{place} is a file"
+    try:
+        if reason is None:
+            os.close(os.open(place, os.O_RDWR | getattr(os, "O_TMPFILE", os.O_CREAT), 0o600))
+    except OSError as error:
+        unknown = error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+        if not unknown or not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_blocks == 0:
+            reason = error.strerror
+    if reason is not None:
+        raise ConfigError(Problem(key, f"{path} cannot be written: {reason}. Choose another {key}."))
 
 
 def check_writable(path: Path, *, key: str = "run.dir") -> None:
     """Refuse a directory, named by a key, that could not be made or written, without leaving anything behind."""
-    place = path
-    while not place.exists() and place != place.parent:
-        place = place.parent
+    place = existing_part(path)
     try:
         if not place.is_dir():
             raise NotADirectoryError(20, f"{place} is a file")
-        with tempfile.TemporaryDirectory(dir=place, prefix=".stpipe-"):
+        with tempfile.TemporaryDirectory(dir=place, prefix=SCRATCH):
             pass
     except OSError as error:
         raise ConfigError(Problem(key, f"{path} cannot be written: {error.strerror or error}. Choose another {key}.")) from error
 
 
 def start_fresh(directory: RunDirectory, *, overwrite: bool) -> None:
-    """Make the directory, replacing what was there when that was asked for."""
+    """Make the directory with a status, replacing what was there when that was asked for."""
     if overwrite and directory.path.exists():
         shutil.rmtree(directory.path)
     directory.path.mkdir(parents=True, exist_ok=True)
+    # The first of all files: a directory that has it can be continued, wherever the run is killed.
+    Status(directory.status, command="").write()

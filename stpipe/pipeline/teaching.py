@@ -38,10 +38,11 @@ class Teaching:
     Args:
         root: configuration.
         out: where it is told what is computed.
+        frozen: class of the models.
     """
 
-    def __init__(self, root: RootConfig, out: Console) -> None:
-        self.root, self.out = root, out
+    def __init__(self, root: RootConfig, out: Console, *, frozen: type[FrozenModel] = FrozenModel) -> None:
+        self.root, self.out, self.frozen = root, out, frozen
         self.report = Reporter(out)
         self._models: dict[TeacherSection, FrozenModel] = {}
 
@@ -57,7 +58,7 @@ class Teaching:
     def model(self, teacher: TeacherSection, path: str) -> FrozenModel:
         """The model of a section; equal sections share it."""
         if teacher not in self._models:
-            self._models[teacher] = FrozenModel(
+            self._models[teacher] = self.frozen(
                 teacher.model,
                 f"{path}.model",
                 cache_root(self.root.dataset.cache_dir),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from stpipe.config.load import Loaded, redact
 from stpipe.config.sweep import Sweep
+from stpipe.core.signals import Signals
 from stpipe.engine.callbacks import Callback
 from stpipe.engine.loop import Trainer
 from stpipe.pipeline.run_dir import RunDirectory
@@ -32,7 +33,9 @@ class TrackerNews(Callback):
 
 
 @contextmanager
-def tracked(loaded: Loaded, directory: RunDirectory, status: Status, out: Console, *, is_main: bool) -> Iterator[Followers]:
+def tracked(
+    loaded: Loaded, directory: RunDirectory, status: Status, out: Console, *, is_main: bool, signals: Signals
+) -> Iterator[Followers]:
     """Inside, the trackers of the configuration follow the run; afterwards status.json says which of them have everything.
 
     The run's outcome is decided and written before they are waited for.
@@ -43,6 +46,7 @@ def tracked(loaded: Loaded, directory: RunDirectory, status: Status, out: Consol
         status: of the run.
         out: where is said what could not be sent.
         is_main: whether this process writes; the others have no trackers.
+        signals: requests to leave; the wait for the trackers is part of the grace period.
     """
     trackers: Mapping[str, Any] = (loaded.values.get("tracker") or {}) if is_main else {}
     if not trackers:
@@ -61,8 +65,10 @@ def tracked(loaded: Loaded, directory: RunDirectory, status: Status, out: Consol
     try:
         yield followers
     finally:
-        told: list[str] = []
-        found = followers.close(told.append)
-        status.write(trackers=found, warnings=[*status.data["warnings"], *told])
-        for text in told:
-            out.print(f"[yellow]warning[/] {escape(text)}")
+        with signals.noted():
+            told: list[str] = []
+            found = followers.close(told.append)
+            with suppress(OSError):  # a full disk; the outcome stands
+                status.write(trackers=found, warnings=[*status.data["warnings"], *told])
+            for text in told:
+                out.print(f"[yellow]warning[/] {escape(text)}")

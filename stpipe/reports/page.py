@@ -23,6 +23,7 @@ FILTERS: tuple[Callable[..., str], ...] = (
     text.interval,
     text.signed_interval,
     text.milliseconds,
+    text.times,
     text.drift,
     text.signed_percent,
     text.integer,

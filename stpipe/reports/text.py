@@ -126,6 +126,11 @@ def milliseconds(value: float | None) -> str:
     return DASH if value is None else f"{value:,.3g} ms" if value < 1000 else f"{value:,.0f} ms"
 
 
+def times(value: float | None) -> str:
+    """How many times as fast."""
+    return DASH if value is None else f"{value:.2g}\u00d7 as fast" if value < 10 else f"{value:.0f}\u00d7 as fast"
+
+
 def drift(value: float | None) -> str:
     """A small difference of numbers, in powers of ten where it is tiny."""
     return DASH if value is None else f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"

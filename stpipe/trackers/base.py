@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from stpipe.config.fields import option
+from stpipe.config.file_names import file_name
 from stpipe.config.sweep import Sweep
 from stpipe.trackers.records import Record
 
@@ -128,7 +129,7 @@ class Memory:
     @staticmethod
     def place(folder: Path, name: str) -> Path:
         """File of a tracker by its name in the configuration."""
-        return folder / FOLDER / f"{name}.json"
+        return folder / FOLDER / f"{file_name(name)}.json"
 
     @staticmethod
     def load(path: Path) -> Memory:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from stpipe.config.build import build_component
 from stpipe.config.builtin import load_components
-from stpipe.config.redact import scrub, secrets_of
+from stpipe.config.redact import remember_secrets, scrub, secrets_of
 from stpipe.config.sweep import Sweep
 from stpipe.trackers.base import Memory, TrackedRun, Tracker
 from stpipe.trackers.follow import Follower
@@ -30,6 +31,8 @@ LOCK = 5.0
 
 def main() -> NoReturn:
     """Follow one run. Ends without exit handlers: those of a tracker's library may wait for its server."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # a batch system sends them to every process of a job; the run says when it is over
     job = json.loads(sys.stdin.readline())
     over = threading.Event()
     threading.Thread(target=wait_for_end, args=(over,), daemon=True).start()
@@ -67,6 +70,7 @@ def run(job: dict[str, Any], over: threading.Event) -> int:
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
 
+        remember_secrets(job["values"])
         secrets = secrets_of(job["values"])
         try:
             tracker = build(job["values"], tuple(job["imports"]))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import yaml
 
 from stpipe.config.fields import option
+from stpipe.config.file_names import file_name
 from stpipe.config.registry import TRACKERS
 from stpipe.trackers.base import Ending, Memory, Session, TrackedRun, Tracker
 from stpipe.trackers.records import Record
@@ -27,7 +28,7 @@ class TensorBoardTracker(Tracker):
     dir: str | None = option(None, help="Folder of the event files; None is `tensorboard` in the run directory, DIR/<run.name> otherwise.")
 
     def connect(self, run: TrackedRun, memory: Memory) -> Session:
-        return TensorBoardSession(run.folder / "tensorboard" if self.dir is None else Path(self.dir) / run.name, run, memory)
+        return TensorBoardSession(run.folder / "tensorboard" if self.dir is None else Path(self.dir) / file_name(run.name), run, memory)
 
 
 class TensorBoardSession(Session):

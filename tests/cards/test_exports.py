@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from stpipe.cards.exports import export_rows, export_table
-from stpipe.export import EmbeddingsExport, Export, OnnxExport, SafetensorsExport, Source, ToleranceSection, export_all
+from stpipe.cards.exports import Usage, export_rows, export_snippets, export_table
+from stpipe.export import EmbeddingsExport, Export, OnnxExport, OpenVinoExport, SafetensorsExport, Source, ToleranceSection, export_all
 from stpipe.export.run import RejectedError
 from tests.cards.reading import card
 from tests.export import small
 
 pytest.importorskip("onnxruntime", reason="extra onnx")
+pytest.importorskip("openvino", reason="extra openvino")
 
 
 def run_with_exports(run_dir: Path, kind: str, exports: dict[str, Export]) -> str:
@@ -47,9 +48,18 @@ def test_every_export_is_used_as_the_card_says(run_dir: Path, sparse_run_dir: Pa
     folder = sparse_run_dir if kind == "sparse" else run_dir
     bits = EmbeddingsExport(form="int8", probes=8, tolerance=ToleranceSection(metric_drop=1.0, mean_cosine=0.5))
     of_kind: dict[str, dict[str, Export]] = {
-        "dense": {"whole": OnnxExport(probes=8), "bits": bits, "float": SafetensorsExport(dtype="float32", probes=8)},
-        "sparse": {"whole": OnnxExport(probes=8)},
-        "cross_encoder": {"layout": OnnxExport(form="st_layout", probes=8)},
+        "dense": {
+            "whole": OnnxExport(probes=8),
+            "bits": bits,
+            "float": SafetensorsExport(dtype="float32", probes=8),
+            "openvino": OpenVinoExport(probes=8),
+        },
+        "sparse": {"whole": OnnxExport(probes=8), "openvino_layout": OpenVinoExport(form="st_layout", probes=8)},
+        "cross_encoder": {
+            "layout": OnnxExport(form="st_layout", probes=8),
+            "openvino_layout": OpenVinoExport(form="st_layout", probes=8),
+            "openvino": OpenVinoExport(probes=8),
+        },
     }
     exports = of_kind[kind]
     text = run_with_exports(folder, kind, exports)
@@ -58,7 +68,20 @@ def test_every_export_is_used_as_the_card_says(run_dir: Path, sparse_run_dir: Pa
         found = run_snippet(folder, snippet(text, name)).replace("torch.Size([", "(").replace("])", ")")
         assert found == ("(3, 32) int8" if name == "bits" else shapes[kind]), name
         assert f"| {name} (" in text
+        assert (f"Export {name} with sentence-transformers (needs " in text) == ("layout" in name)
     assert ("onnxruntime, tokenizers and numpy" in text) == ("whole" in exports) and "| rejected" not in text
+
+
+def test_layouts_are_used_with_sentence_transformers_too(tmp_path: Path) -> None:
+    """The same calls; scripts/check_openvino_layout.py runs them where its backends are installed."""
+    (tmp_path / "exports" / "onnx").mkdir(parents=True)
+    (tmp_path / "exports" / "onnx" / "verification.json").write_text(json.dumps({"facts": {"file_name": "openvino/m.xml"}}))
+    usage = Usage("cross_encoder", ["a", "b", "c"], retrieval=True)
+    ours, theirs = export_snippets(tmp_path, [row(form="st_layout", runtime="openvino")], usage)
+    assert (theirs.name, theirs.needs) == ("onnx with sentence-transformers", "sentence-transformers[openvino]")
+    assert theirs.code.splitlines()[0] == "from sentence_transformers import CrossEncoder"
+    assert theirs.code.splitlines()[1:] == ours.code.splitlines()[1:] and 'backend="openvino"' in ours.code and "m.xml" in ours.code
+    assert len(export_snippets(tmp_path, [row(), row(passed=False)], usage)) == 1
 
 
 def row(**changed: Any) -> dict[str, Any]:
@@ -85,6 +108,8 @@ def row(**changed: Any) -> dict[str, Any]:
         "torch_latency_1_ms": 3.5,
         "latency_32_ms": None,
         "torch_latency_32_ms": None,
+        "speed_1": 2.8,
+        "speed_32": None,
         "size_mb": 23.04,
         "model_size_mb": 90.9,
     }
@@ -101,6 +126,7 @@ def test_the_table() -> None:
         "dev_ndcg: 0.5000, 0.4900 (\u22120.0200 to +0.0040)",
         "1.2 (3.5)",
         "\u2013",
+        "2.8x, \u2013",
         "23.0 (90.9)",
         "128 texts of 1 to 62 tokens",
     ]

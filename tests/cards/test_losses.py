@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from stpipe.cards.citations import entry_key
-from stpipe.cards.losses import LossFacts, run_losses
+from stpipe.cards.losses import LossFacts, describe_losses, run_losses
+from stpipe.config.build import build_component
+from stpipe.config.load import load_config
 from stpipe.config.schema import load_schema
 from stpipe.reports.metrics_log import MetricsLog
 from stpipe.reports.run_record import RunRecord
@@ -40,6 +42,16 @@ def test_the_terms_of_a_sum() -> None:
     (found,) = facts({"loss": {"name": "sum", "terms": terms}})
     assert found.names[1:] == ("MultipleNegativesRankingLoss", "CoSENTLoss")
     assert [entry_key(c) for c in found.citations] == ["oord2018representation", "huang2024cosent"]
+
+
+def test_a_sum_as_it_is_trained_is_described_as_it_is_configured() -> None:
+    terms = "loss.terms={main: {loss: {name: angle}}, side: {loss: {name: cosent}, weight: 0.1}}"
+    loaded = load_config(["model=minilm", "dataset=docstrings", "dataset.format=pair-score", "loss=sum", terms])
+    loss = build_component("loss", loaded.values["loss"])
+    found = describe_losses({"a": loss, "b": build_component("loss", loaded.values["loss"])})
+    assert [(f.source, f.names) for f in found] == [(None, ("SumLoss", "AnglELoss", "CoSENTLoss"))], "equal losses are named once"
+    assert found[0].config["terms"]["side"] == {"loss": found[0].config["terms"]["side"]["loss"], "weight": 0.1}
+    assert [f.source for f in describe_losses({"a": loss, "b": build_component("loss", {"name": "mnrl"})})] == ["a", "b"]
 
 
 def test_data_sets_with_losses_of_their_own() -> None:

@@ -12,7 +12,7 @@ def test_help_names_every_verb(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {verb} " in text for verb in VERBS)
-    assert "Exit codes" in text
+    assert "Exit codes" in text and "75 preempted" in text
     assert main([]) == 2
 
 

@@ -18,8 +18,8 @@ def test_decoded_recipe_becomes_components():
     assert isinstance(root.loss, MatryoshkaLoss)
     assert isinstance(root.loss.loss, MultipleNegativesRankingLoss)
     assert root.loss.dims == (384, 256, 128, 64, 32)
-    assert set(root.evaluator) == {"full", "cut"}
-    assert root.evaluator["cut"].truncate_dim == 64
+    assert set(root.evaluator) == {"dev"}
+    assert root.evaluator["dev"].dims == (256, 128, 64, 32)
     assert root.trainer.batch_size == 128
     assert root.imports == ()
 

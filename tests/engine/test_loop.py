@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from stpipe.config.errors import TrainingError
-from stpipe.engine.backends import Single
+from stpipe.engine.backends import Runtime, Single
+from stpipe.engine.checkpoint import save_checkpoint
 from stpipe.engine.loop import BestRule, memory_errors_named
 
 
@@ -45,3 +48,34 @@ def test_saving_leaves_the_precision_as_it_is() -> None:
     runtime.load_state_dict(runtime.state_dict())
     runtime.module(torch.randn(2, 4))
     assert seen == [torch.bfloat16, torch.bfloat16]
+
+
+def test_the_loss_scaler_goes_on_as_it_was(tmp_path: Path) -> None:
+    """Scale and growth of fp16 training come back from a checkpoint. The scaler is torch's own, which also works on a CPU."""
+
+    def started() -> tuple[Runtime, torch.nn.Module]:
+        torch.manual_seed(0)
+        module = torch.nn.Linear(4, 1)
+        runtime = Single().build(device="cpu", precision="fp32")
+        runtime.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=3)
+        runtime.prepare(module, torch.optim.AdamW(module.parameters(), lr=0.1))
+        return runtime, module
+
+    def step(runtime: Runtime, number: int) -> float:
+        rows = torch.full((2, 4), float(number + 1))
+        rows[0, 0] = float("inf") if number == 1 else 1.0  # a step that overflows: skipped, and the scale is halved
+        runtime.backward(runtime.module(rows).sum())
+        runtime.clip_and_step(None, None)
+        return float(runtime.accelerator.scaler.get_scale())
+
+    whole, module = started()
+    scales = [step(whole, i) for i in range(8)]
+    assert scales[:2] == [64.0, 32.0] and max(scales[2:]) > 32.0
+    first, _ = started()
+    for i in range(3):
+        step(first, i)
+    saved = save_checkpoint(tmp_path, step=3, tensors=first.state_dict(), state={})
+    again, other = started()
+    again.load_state_dict({name: saved.tensors(name) for name in again.parts_of_state})
+    assert [step(again, i) for i in range(3, 8)] == scales[3:]
+    assert torch.equal(module.weight, other.weight)

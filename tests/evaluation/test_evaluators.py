@@ -21,6 +21,7 @@ from stpipe.evaluation import (
     MSEEvaluator,
     RerankingEvaluator,
     SequentialEvaluator,
+    TranslationEvaluator,
     TripletEvaluator,
 )
 from stpipe.evaluation.encoding import EmbeddingModel
@@ -49,6 +50,7 @@ CASES: dict[str, tuple[Evaluator, Rows]] = {
     "binary_classification, several": (BinaryClassificationEvaluator(similarities=THREE), classed()),
     "reranking": (RerankingEvaluator(at_k=3), lists()),
     "mse": (MSEEvaluator(), vectors()),
+    "translation": (TranslationEvaluator(), pairs()),
     "sequential": (SequentialEvaluator(evaluators={"ir": InformationRetrievalEvaluator(), "triplet": TripletEvaluator()}), tuples()),
 }
 

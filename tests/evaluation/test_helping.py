@@ -40,6 +40,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Rows]] = {
     "triplet": ("dense", {}, tuples()),
     "binary_classification": ("dense", {}, classed()),
     "mse": ("dense", {}, VECTOR_ROWS),
+    "translation": ("dense", {}, pairs()),
     "nano_beir": ("sparse", {**NANO, "corpus_chunk_size": 15}, pairs()),
     "reciprocal_rank_fusion": ("dense", {"other": "OTHER", "corpus_chunk_size": 9}, pairs()),
     "hybrid": ("sparse", {"other": "bm25", "depth": 12}, pairs()),

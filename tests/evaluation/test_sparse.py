@@ -25,6 +25,7 @@ from stpipe.evaluation import (
     MSEEvaluator,
     RerankingEvaluator,
     SequentialEvaluator,
+    TranslationEvaluator,
     TripletEvaluator,
 )
 from stpipe.evaluation.collection import collection_of
@@ -61,6 +62,7 @@ CASES: dict[str, tuple[Evaluator, Rows]] = {
     "binary_classification": (BinaryClassificationEvaluator(similarities=FOUR), classed()),
     "reranking": (RerankingEvaluator(), lists()),
     "mse": (MSEEvaluator(), vectors()),
+    "translation": (TranslationEvaluator(), pairs()),
     "sequential": (SequentialEvaluator(evaluators={"ir": InformationRetrievalEvaluator(), "rr": RerankingEvaluator()}), lists()),
 }
 

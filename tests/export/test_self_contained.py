@@ -125,6 +125,7 @@ def test_rows_for_card_and_report(exported: dict[str, Done]) -> None:
     assert [row["name"] for row in rows] == ["onnx"]
     assert rows[0]["passed"] and rows[0]["path"] == "exports/onnx" and rows[0]["metric"] == "dev_dot_ndcg@10"
     assert rows[0]["latency_32_ms"] > 0 and rows[0]["size_mb"] > 0
+    assert all(rows[0][f"speed_{n}"] == rows[0][f"torch_latency_{n}_ms"] / rows[0][f"latency_{n}_ms"] for n in (1, 32))
 
 
 def test_made_once_for_the_same_weights(exported: dict[str, Done]) -> None:

@@ -33,7 +33,7 @@ class Trouble(Callback):
 
     rank: int = option(1, help="Process.")
     step: int = option(3, help="Step.")
-    kind: str = option("error", help="error, data, kill or stop.")
+    kind: str = option("error", help="error, data, kill, stop, or a signal to the process that started all.")
 
     def on_step_end(self, trainer):
         if trainer.runtime.rank != self.rank or trainer.state.step != self.step or os.environ.get("NO_TROUBLE"):
@@ -44,6 +44,8 @@ class Trouble(Callback):
             raise ValueError("a defect")
         if self.kind == "stop":
             trainer.stop("enough")
+        if self.kind.startswith("SIG"):
+            os.kill(os.getppid(), signal.Signals[self.kind])
         if self.kind == "kill":
             Path("killed-at").write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
@@ -70,12 +72,16 @@ class Runs:
     model: Path
     data: Path
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Overrides of every run here."""
+        return (f"model.name_or_path={self.model}", f"dataset.train={self.data}", *SHARED)
+
     def run(
         self, *overrides: str, start: Sequence[str] = OWN, timeout: float = 400, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run `stpipe train` to its end."""
-        given = (f"model.name_or_path={self.model}", f"dataset.train={self.data}", *SHARED)
-        command = [*start, "train", *given, *overrides]
+        command = [*start, "train", *self.given, *overrides]
         return subprocess.run(
             command,
             cwd=self.folder,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from stpipe.engine.checkpoint import damage, list_checkpoints
 from stpipe.models.sentence_transformer import SentenceTransformer
 from tests.launch.runs import Runs, trouble
 
@@ -53,6 +55,23 @@ def test_a_run_is_that_of_ddp_and_continues_exactly(reference: Runs, name: str) 
     assert [r["step"] for r in runs.status(cut)["resumed"]] == [4]
     assert runs.weights(cut) == runs.weights(whole)
     assert runs.records(cut, "loss") == runs.records(whole, "loss")
+    check_checkpoints(runs, whole)
+
+
+def check_checkpoints(runs: Runs, run: str) -> None:
+    """Weights stand whole in one file, as under DDP, and a flipped bit in any file of any process is found."""
+    newest, plain = (list_checkpoints(runs.folder / name / "checkpoints")[-1] for name in (run, "ddp"))
+    found, expected = newest.tensors("module"), plain.tensors("module")
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in expected.items()} and len(expected) > 20
+    assert all(type(v) is torch.Tensor for v in found.values()), "no shards"
+    names = {p.name for p in newest.path.iterdir()}
+    assert ("optimizer-00001.pt" in names) == run.startswith("zero")
+    for path in newest.path.glob("*.pt"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:])
+        assert path.name in (damage(newest) or "")
+        path.write_bytes(whole)
+    assert damage(newest) is None
 
 
 @pytest.mark.parametrize("backend", ["ddp", "fsdp2", "deepspeed_zero2", "deepspeed_zero3"])

@@ -87,6 +87,33 @@ def test_one_process_may_end_training_for_all(runs: Runs) -> None:
     assert runs.status("out")["step"] == 3
 
 
+def test_a_preempted_run_leaves_on_all_processes_after_the_same_step(runs: Runs) -> None:
+    """The signal comes to the process that started them; the run goes on to the bits of one that was never stopped."""
+    assert runs.run("run.dir=whole", TWO, *trouble("SIGTERM"), NO_TROUBLE="1").returncode == 0
+    done = runs.run("run.dir=cut", TWO, "trainer.resume=auto", *trouble("SIGTERM", step=3))
+    assert done.returncode == 75, done.stderr[-2000:]
+    assert (
+        "asked to leave" in done.stderr and "stpipe train --from cut trainer.resume=auto" in done.stderr and "Traceback" not in done.stderr
+    )
+    status = runs.status("cut")
+    assert (status["state"], status["exit_code"]) == ("preempted", 75) and 3 <= status["step"] < 8
+    assert max(p.name for p in (runs.folder / "cut" / "checkpoints").iterdir()) == f"step-{status['step']:08d}", (
+        "the step that it left after"
+    )
+    assert not runs.processes(), "none is left behind"
+    done = runs.run("run.dir=cut", TWO, "trainer.resume=auto", *trouble("SIGTERM", step=3), NO_TROUBLE="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert runs.weights("cut") == runs.weights("whole")
+    assert runs.records("cut", "loss") == runs.records("whole", "loss")
+
+
+def test_an_interrupted_run_ends_with_130(runs: Runs) -> None:
+    done = runs.run("run.dir=out", TWO, *trouble("SIGINT", step=3))
+    assert done.returncode == 130, done.stderr[-2000:]
+    assert (runs.status("out")["state"], runs.status("out")["exit_code"]) == ("interrupted", 130)
+    assert not runs.processes(), "none is left behind"
+
+
 def test_the_configuration_is_refused_before_processes_start(runs: Runs) -> None:
     done = runs.run("run.dir=out", TWO, "optimizer.lrr=1")
     assert done.returncode == 2

@@ -20,6 +20,7 @@ from stpipe.evaluation import (
     MSEEvaluator,
     RerankingEvaluator,
     SequentialEvaluator,
+    TranslationEvaluator,
     TripletEvaluator,
 )
 from stpipe.models import SentenceTransformer
@@ -44,6 +45,8 @@ class Both(ToyModel):
         wants_tensor = options.get("convert_to_tensor", False)
         keep = {k: v for k, v in options.items() if k == "truncate_dim" and v is not None}
         values = super()._encode(kind, texts, prompt, default, {**keep, "convert_to_tensor": True})
+        if options.get("convert_to_numpy") is False and not wants_tensor:
+            return list(values)
         return values if wants_tensor else values.numpy()
 
     def similarity(self, a: Any, b: Any, /) -> torch.Tensor:
@@ -136,6 +139,17 @@ def test_mse_and_truncation() -> None:
     theirs = st.MSEEvaluator(texts, texts, teacher_model=teacher, truncate_dim=6)
     ours = MSEEvaluator(truncate_dim=6)(student, Rows({"anchor": texts}, labels, "text-vector", {}), batch_size=8)
     same(ours.metrics, theirs(student))
+    assert ours.primary == theirs.primary_metric
+
+
+@pytest.mark.parametrize("dims", [None, 5])
+@pytest.mark.parametrize("own", ["cosine", "dot"])
+def test_translation(own: str, dims: int | None) -> None:
+    """Sentences that occur twice among them; always by cosine."""
+    rows, model = pairs(), Both(similarity_fn_name=own, noise=1.0)
+    theirs = st.TranslationEvaluator(rows.columns["anchor"], rows.columns["positive"], truncate_dim=dims)
+    ours = TranslationEvaluator(truncate_dim=dims)(model, rows, batch_size=8)
+    same(ours.metrics, theirs(model))
     assert ours.primary == theirs.primary_metric
 
 

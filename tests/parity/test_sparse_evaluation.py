@@ -26,6 +26,7 @@ from stpipe.evaluation import (
     NanoBEIREvaluator,
     ReciprocalRankFusionEvaluator,
     RerankingEvaluator,
+    TranslationEvaluator,
     TripletEvaluator,
 )
 from stpipe.evaluation.collection import collection_of
@@ -194,6 +195,12 @@ def test_mse(splade: Path) -> None:
     labels = teacher.encode(texts, convert_to_sparse_tensor=False).tolist()
     ours = MSEEvaluator()(Adapter(student), Rows({"anchor": texts}, labels, "text-vector", {}), batch_size=8)
     same(ours.metrics, st.SparseMSEEvaluator(texts, texts, teacher_model=teacher)(student))
+
+
+def test_translation(theirs: PeerModel) -> None:
+    rows = known(pairs())
+    ours = TranslationEvaluator()(Adapter(theirs), rows, batch_size=8)
+    same(ours.metrics, st.SparseTranslationEvaluator(rows.columns["anchor"], rows.columns["positive"])(theirs))
 
 
 def test_reciprocal_rank_fusion() -> None:

@@ -284,7 +284,7 @@ def test_rounds_mine_with_the_newest_weights(stpipe: Command, monkeypatch: pytes
 def test_rounds_are_for_one_process() -> None:
     loaded = Loaded({"mine": {"rounds": 2}})
     with pytest.raises(ConfigError, match="2 processes cannot yet train in rounds"):
-        run_rounds(loaded, lambda *given: pytest.fail("trained"), dry_run=False, processes=2)
+        run_rounds(loaded, lambda *given: pytest.fail("trained"), processes=2)
 
 
 @pytest.mark.parametrize(

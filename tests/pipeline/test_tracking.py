@@ -73,13 +73,13 @@ def test_whatever_a_tracker_does_the_run_is_complete(where: str, how: str, stpip
 
 @pytest.mark.slow
 def test_a_continued_run_is_the_same_run(stpipe: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stpipe.pipeline import stages
+    from stpipe.pipeline import later
 
     def broken(*args: object) -> None:
         raise OSError("no room for a card")
 
     with monkeypatch.context() as changed:
-        changed.setattr(stages, "write_card", broken)
+        changed.setattr(later, "write_card", broken)
         assert stpipe(*RUN, *OWN) == 5
     assert read(Path("got"))[-1] == {"ending": "partial", "exit_code": 5}
     first = Memory.load(Memory.place(Path("out"), "own")).id

@@ -116,6 +116,9 @@ def compose(
     choices.update({o.key_or_group: o.value() for o in parsed if o.key_or_group in APPENDED})
     problems += resolve_interpolations(tree.values, schema, tree.origins)
     repeats = base[0].get("run", {}) if from_dir is not None else None
+    if from_dir is not None and continues(overrides):
+        repeats = None
+        _continue_in(tree, from_dir)
     alone = partial(_recipe_alone, loader, schema, config_name, [t for t in texts if t.startswith("+recipe=")], blocks)
     return Composed(tree.values, tree.origins, choices, schema, problems, tree.warnings, repeats, alone)
 
@@ -126,6 +129,20 @@ def open_loader(overrides: Sequence[str], *, config_dir: str | None = None, conf
     if imports and offline:
         go_offline()
     return config_loader(load_schema(imports), config_dir=config_dir, config_path=config_path)
+
+
+def continues(overrides: Sequence[str]) -> bool:
+    """Whether overrides ask to go on with a run: with --from it then stays where it is, instead of being repeated elsewhere."""
+    values = [value for key, _, value in (text.lstrip("+").partition("=") for text in overrides) if key == "trainer.resume"]
+    return bool(values) and values[-1].strip("'\"") != "never"
+
+
+def _continue_in(tree: Tree, from_dir: str) -> None:
+    """The directory of a run that goes on is the one that was named, wherever it was when it began."""
+    if tree.origins.places.get(("run", "dir"), "").startswith("run.dir="):
+        return  # given anew
+    file = FilePath(from_dir)
+    tree.values.setdefault("run", {})["dir"] = str(file if file.is_dir() else file.parent)
 
 
 def _names(value: Any) -> list[str]:
@@ -153,8 +170,7 @@ def _peek(overrides: Sequence[str], saved: dict[str, Any], config_dir: str | Non
     for text in overrides:
         key, _, value = text.lstrip("+").partition("=")
         if key == "imports":
-            names = yaml.safe_load(value) if value else []
-            imports += names if isinstance(names, list) else [names]
+            imports += _modules(value)
         elif key == "offline":
             offline = value.lower() == "true"
         elif key in APPENDED:
@@ -168,6 +184,15 @@ def _peek(overrides: Sequence[str], saved: dict[str, Any], config_dir: str | Non
         imports += values["imports"] if isinstance(values.get("imports"), list) else []
         offline = offline or any(v.get("offline") is True for v in (values, *block_values(values, profiles)))
     return list(dict.fromkeys(name for name in imports if isinstance(name, str))), offline
+
+
+def _modules(text: str) -> list[Any]:
+    """What an override of `imports` says, as far as it can be read; what is wrong with it is found later."""
+    try:
+        names = yaml.safe_load(text) if text else []
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return []
+    return names if isinstance(names, list) else [names]
 
 
 def _layers(loader: ConfigLoaderImpl, schema: Schema, defaults: DefaultsList, chosen: dict[str, str], blocks: Blocks) -> list[Layer]:

@@ -60,6 +60,13 @@ def _other(loader: ConfigLoaderImpl, error: Exception, appended: Sequence[str]) 
         group = match.group(1)
         known = [g for g in loader.list_groups("") if g != "hydra"]
         return Problem(group, unknown_name("config group", group, known), _place(loader, text, group, "", appended))
+    match = re.search(r"Multiple values for ([^.\s]+)", text)
+    if match:
+        group = match.group(1)
+        message = (
+            f"an option of this group is chosen already, by the primary config. Write `override /{group}: OPTION` in the defaults list"
+        )
+        return Problem(group, message, _place(loader, text, group, "", appended))
     lines = [line for line in text.splitlines() if line.strip()]
     return Problem("", " ".join(lines), "")
 

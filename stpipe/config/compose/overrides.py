@@ -40,8 +40,9 @@ def normalise(overrides: Sequence[str], loader: ConfigLoaderImpl) -> list[Overri
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except HydraException as error:
-            problems.append(Problem("", f"cannot read this override: {str(error).splitlines()[0]}", text))
+        except (HydraException, RecursionError) as error:
+            why = "nested too deeply" if isinstance(error, RecursionError) else next(iter(str(error).splitlines()), "")
+            problems.append(Problem("", f"cannot read this override: {why}", text))
             continue
         bare, group = text.lstrip("+"), override.key_or_group
         if override.is_delete() or override.is_hydra_override():

@@ -28,7 +28,21 @@ from stpipe.config.schema import Schema
 from stpipe.config.yaml_file import read_yaml
 
 
-class RecipeSource(FileConfigSource):
+class CheckedSource(FileConfigSource):
+    """A folder of YAML files, each of which is read by our own reader before Hydra's, which knows no limits."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "yaml"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = FilePath(self.path, self._normalize_file_name(config_path))
+        if file.is_file():
+            read_yaml(file)
+        return super().load_config(config_path)
+
+
+class RecipeSource(CheckedSource):
     """The recipes folder as config group `recipe`."""
 
     @staticmethod
@@ -129,7 +143,7 @@ def search_path(schema: Schema, config_dir: str | None, config_path: str | None)
     """Earlier entries win: a file of the user over one of stpipe, any file over a generated option."""
     version.setbase("1.3")
     Plugins.instance()  # registers Hydra's own sources
-    for source in (RecipeSource, OptionSource):
+    for source in (CheckedSource, RecipeSource, OptionSource):
         SourcesRegistry.instance().register(source)
     OptionSource.schemas[key := str(id(schema))] = schema
     path = ConfigSearchPathImpl()
@@ -138,8 +152,8 @@ def search_path(schema: Schema, config_dir: str | None, config_path: str | None)
         folder = os.path.abspath(config_dir)
         if not os.path.isdir(folder):
             raise ConfigError(Problem("", f"config folder '{folder}' does not exist", f"--config-dir {config_dir}"))
-        path.append("command-line", f"file://{folder}")
-    path.append("main", f"file://{os.path.abspath(config_path) if config_path else configs_dir()}")
+        path.append("command-line", f"{CheckedSource.scheme()}://{folder}")
+    path.append("main", f"{CheckedSource.scheme()}://{os.path.abspath(config_path) if config_path else configs_dir()}")
     path.append("recipes", f"recipes://{recipes_dir()}")
     path.append("options", f"options://{key}")
     path.append("schema", "structured://")
@@ -150,7 +164,8 @@ def file_of(result: ConfigResult, config_path: str) -> FilePath | None:
     """The file that a config was loaded from; None when it has none."""
     scheme, _, folder = result.path.partition("://")
     inside = config_path.removeprefix("recipe/") if scheme == RecipeSource.scheme() else config_path
-    return FilePath(folder) / f"{inside.removesuffix('.yaml')}.yaml" if scheme in ("file", RecipeSource.scheme()) else None
+    in_file = scheme in ("file", CheckedSource.scheme(), RecipeSource.scheme())
+    return FilePath(folder) / f"{inside.removesuffix('.yaml')}.yaml" if in_file else None
 
 
 def place_of_choice(loader: ConfigLoaderImpl, config_path: str, group: str, name: str) -> str:

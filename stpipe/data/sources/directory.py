@@ -24,6 +24,16 @@ def read_directory(request: SourceRequest, path: Path) -> RawTable:
         return _load_saved(request, path / pick_split(request, sorted(p.name for p in path.iterdir() if (p / "state.json").is_file())))
     if (path / "state.json").is_file():
         return _load_saved(request, path)
+    return concatenate([read_file(f) for f in data_files(request, path)])
+
+
+def is_saved(path: Path) -> bool:
+    """True for what datasets.save_to_disk wrote."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def data_files(request: SourceRequest, path: Path) -> list[Path]:
+    """The files of one split of a directory of data files, by name."""
     by_split: dict[str, list[Path]] = {}
     for file in sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUFFIXES and p.name not in REPORTS):
         by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
@@ -31,7 +41,7 @@ def read_directory(request: SourceRequest, path: Path) -> RawTable:
         raise not_found(
             request, f"the directory {path} holds no data: expected {', '.join(SUFFIXES)}, or what datasets.save_to_disk writes"
         )
-    return concatenate([read_file(f) for f in by_split[pick_split(request, list(by_split))]])
+    return by_split[pick_split(request, list(by_split))]
 
 
 def _split_of(relative: Path) -> str:

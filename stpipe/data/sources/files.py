@@ -7,7 +7,8 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stpipe.config.errors import DataError
+from stpipe.config.errors import ConfigError, DataError
 from stpipe.data.table import RawTable, Span, bad_value, shown
 
 MAX_FIELD_CHARS = 2**31 - 1
@@ -34,45 +35,58 @@ def read_file(path: Path) -> RawTable:
         raise DataError(
             f"{path}: unknown type of file '{path.suffix}'. Known: {', '.join(SUFFIXES)}, each also with .gz (parquet without)."
         )
-    return reader(path)
+    try:
+        return reader(path)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: found damaged gzip data, expected a complete file ({error}).") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: values are nested too deeply to be rows of texts.") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _open(path: Path) -> BinaryIO:
+def open_bytes(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
 
 
 def _read_jsonl(path: Path) -> RawTable:
     rows: list[dict[str, Any]] = []
     lines: list[int] = []
+    with open_bytes(path) as handle:
+        for number, row in json_rows(path, handle):
+            rows.append(row)
+            lines.append(number)
+    return table_of(path, rows, np.array(lines, np.int64))
+
+
+def json_rows(path: Path, handle: BinaryIO, *, line: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line, object) of each line of JSON Lines that is not blank, from where the handle stands; line: lines before that."""
+    number = line
+    damaged = (gzip.BadGzipFile, EOFError, zlib.error)  # names of its own: modules are gone when an unfinished generator is closed at exit
     try:
-        with _open(path) as handle:
-            for number, line in enumerate(handle, start=1):
-                if line.isspace():
-                    continue
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    found = line[:200].decode("utf-8", "backslashreplace").rstrip()
-                    raise DataError(f"{path} line {number}: found {shown(found)}, expected one JSON object a line ({error}).") from error
-                if not isinstance(row, dict):
-                    raise DataError(f'{path} line {number}: found {shown(row)}, expected a JSON object such as {{"anchor": "..."}}.')
-                rows.append(row)
-                lines.append(number)
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise DataError(
-            f"{path}: found damaged gzip data after line {lines[-1] if lines else 0}, expected a complete file ({error})."
-        ) from error
-    return _from_rows(path, rows, np.array(lines, np.int64))
+        for number, text in enumerate(handle, start=line + 1):
+            if text.isspace():
+                continue
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                found = text[:200].decode("utf-8", "backslashreplace").rstrip()
+                raise DataError(f"{path} line {number}: found {shown(found)}, expected one JSON object a line ({error}).") from error
+            if not isinstance(row, dict):
+                raise DataError(f'{path} line {number}: found {shown(row)}, expected a JSON object such as {{"anchor": "..."}}.')
+            yield number, row
+    except damaged as error:
+        raise DataError(f"{path}: found damaged gzip data after line {number}, expected a complete file ({error}).") from error
 
 
 def _read_json(path: Path) -> RawTable:
     """One JSON document: a list of objects, or an object of lists; or JSON Lines under the suffix .json."""
-    with _open(path) as handle:
+    with open_bytes(path) as handle:
         start = handle.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if start != b"[":
         table = _json_columns(path) if start == b"{" else None
         return table if table is not None else _read_jsonl(path)
-    with _open(path) as handle:
+    with open_bytes(path) as handle:
         try:
             rows = json.loads(handle.read())
         except ValueError as error:
@@ -80,12 +94,12 @@ def _read_json(path: Path) -> RawTable:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise DataError(f"{path} row {number}: found {shown(row)}, expected a JSON object.")
-    return _from_rows(path, rows, None)
+    return table_of(path, rows, None)
 
 
 def _json_columns(path: Path) -> RawTable | None:
     """A file that is one object of equally long lists; None when it is something else."""
-    with _open(path) as handle:
+    with open_bytes(path) as handle:
         try:
             content = json.loads(handle.read())
         except ValueError:
@@ -99,8 +113,9 @@ def _json_columns(path: Path) -> RawTable | None:
     return RawTable(table, [Span(str(path), table.num_rows)])
 
 
-def _from_rows(path: Path, rows: list[dict[str, Any]], lines: np.ndarray | None) -> RawTable:
-    span = Span(str(path), len(rows), lines)
+def table_of(origin: Path | str, rows: list[dict[str, Any]], lines: np.ndarray | None, *, first: int = 0) -> RawTable:
+    """Objects as a table; lines, first: see Span."""
+    span = Span(str(origin), len(rows), lines, first)
     place = RawTable(pa.table({}), [span]).place
     names = dict.fromkeys(name for row in rows for name in row)
     table = pa.table({name: _column([row.get(name) for row in rows], name, place) for name in names})
@@ -131,17 +146,14 @@ def _read_delimited(path: Path, delimiter: str) -> RawTable:
     columns: list[list[str]] = []
     lines: list[int] = []
     header: list[str] = []
-    with _open(path) as binary:
+    with open_bytes(path) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-        for line, row in _csv_rows(path, text, delimiter):
+        for line, row in csv_rows(path, text, delimiter):
             if not header:
-                header = row
+                header = check_header(path, line, row)
                 columns = [[] for _ in header]
-                if len(set(header)) < len(header) or "" in header:
-                    raise DataError(f"{path} line {line}: found header {header}, expected names that are all there and all different.")
                 continue
-            if len(row) != len(header):
-                raise DataError(f"{path} line {line}: found {len(row)} fields {shown(row)}, expected {len(header)} ({', '.join(header)}).")
+            check_fields(path, line, row, header)
             lines.append(line)
             for column, value in zip(columns, row, strict=True):
                 column.append(value)
@@ -149,16 +161,31 @@ def _read_delimited(path: Path, delimiter: str) -> RawTable:
     return RawTable(table, [Span(str(path), table.num_rows, np.array(lines, np.int64))], text_numbers=True)
 
 
-def _csv_rows(path: Path, text: io.TextIOWrapper, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line on which the row starts, fields) of each row that is not blank."""
+def check_header(path: Path, line: int, header: list[str]) -> list[str]:
+    """The names of the columns, when they can be told apart."""
+    if len(set(header)) < len(header) or "" in header:
+        raise DataError(f"{path} line {line}: found header {header}, expected names that are all there and all different.")
+    return header
+
+
+def check_fields(path: Path, line: int, row: list[str], header: list[str]) -> None:
+    """A row has a field for each column."""
+    if len(row) != len(header):
+        raise DataError(f"{path} line {line}: found {len(row)} fields {shown(row)}, expected {len(header)} ({', '.join(header)}).")
+
+
+def csv_rows(path: Path, text: Iterable[str], delimiter: str, *, line: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """(line on which the row starts, fields) of each row that is not blank, from lines of text; line: lines before the first of these."""
+    before = line
     reader = csv.reader(text, delimiter=delimiter, strict=True)
+    damaged = (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error)
     while True:
-        line = reader.line_num + 1
+        line = before + reader.line_num + 1
         try:
             row = next(reader)
         except StopIteration:
             return
-        except (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        except damaged as error:
             raise DataError(
                 f"{path} line {line}: the row cannot be read ({error}). Expected UTF-8 fields between '{delimiter}'."
             ) from error

@@ -40,6 +40,15 @@ class Backend(ABC):
     distributed: ClassVar[bool] = False
     shards_parameters: ClassVar[bool] = False
 
+    def check(self, *, device: str, precision: str, processes: int) -> None:
+        """What `build` refuses and can be known without starting anything.
+
+        Raises:
+            ConfigError: it would.
+        """
+        if precision == "fp16" and device == "cpu":
+            raise ConfigError(Problem("trainer.precision", "fp16 needs a GPU and the device is the CPU. Use bf16 or fp32."))
+
     @abstractmethod
     def build(self, *, device: str, precision: str, max_grad_norm: float | None = None, peers: Peers | None = None) -> Runtime:
         """Start the backend.
@@ -68,13 +77,17 @@ class Distributed(Backend):
         help="Processes to start on this machine, one a device; None: those that torchrun, accelerate launch or srun started, else one for each GPU.",
     )
 
-    def check_processes(self, peers: Peers) -> None:
+    def check(self, *, device: str, precision: str, processes: int) -> None:
+        super().check(device=device, precision=precision, processes=processes)
+        self.check_processes(processes)
+
+    def check_processes(self, processes: int) -> None:
         """The processes that there are against those that were asked for."""
-        if self.num_processes not in (None, peers.size):
+        if self.num_processes not in (None, processes):
             raise ConfigError(
                 Problem(
                     "backend.num_processes",
-                    f"is {self.num_processes}, but the launcher started {peers.size} (WORLD_SIZE). Leave it out under a launcher",
+                    f"is {self.num_processes}, but the launcher started {processes} (WORLD_SIZE). Leave it out under a launcher",
                 )
             )
 

@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import nn
 
-from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.registry import BACKENDS
 from stpipe.core.peers import Peers
 from stpipe.engine.backends.base import Distributed, join_group, reset_accelerate
@@ -43,9 +42,7 @@ class Replicas(Runtime):
 def start_replicas(backend: Distributed, *, device: str, precision: str, peers: Peers | None) -> tuple[Accelerator, Peers]:
     """A connected accelerator that wraps modules in DDP."""
     peers = peers or Peers()
-    backend.check_processes(peers)
-    if precision == "fp16" and device == "cpu":
-        raise ConfigError(Problem("trainer.precision", "fp16 needs a GPU and the device is the CPU. Use bf16 or fp32."))
+    backend.check(device=device, precision=precision, processes=peers.size)
     reset_accelerate()
     join_group(peers, device)
     # Buffers are equal by construction, and those that note what this process has seen (latents that fired) must not be overwritten.

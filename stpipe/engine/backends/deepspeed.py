@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -48,11 +49,16 @@ class DeepSpeed(Distributed):
         if self.offload_parameters and self.stage < 3:
             raise ConfigError(Problem("backend.offload_parameters", f"needs stage 3, but backend.stage is {self.stage}"))
 
-    def build(self, *, device: str, precision: str, max_grad_norm: float | None = None, peers: Peers | None = None) -> Runtime:
-        peers = peers or Peers()
-        self.check_processes(peers)
+    def check(self, *, device: str, precision: str, processes: int) -> None:
+        super().check(device=device, precision=precision, processes=processes)
         if precision not in self.precisions:
             raise ConfigError(Problem("trainer.precision", f"'{precision}' is not offered with backend 'deepspeed'; use bf16 or fp32"))
+        if importlib.util.find_spec("deepspeed") is None:
+            raise MissingExtraError("deepspeed", "deepspeed", "backend 'deepspeed'")
+
+    def build(self, *, device: str, precision: str, max_grad_norm: float | None = None, peers: Peers | None = None) -> Runtime:
+        peers = peers or Peers()
+        self.check(device=device, precision=precision, processes=peers.size)
         import_deepspeed(device)
         reset_accelerate()
         join_group(peers, device)

@@ -70,13 +70,13 @@ class Runtime:
             torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
         return value
 
-    def any(self, flag: bool) -> bool:
-        """Whether it is so on any process."""
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Whether each of them is so on any process."""
         if self.world_size == 1:
-            return flag
-        found = torch.tensor([int(flag)])  # on the CPU, where no GPU has to be waited for
+            return flags
+        found = torch.tensor(flags, dtype=torch.int64)  # on the CPU, where no GPU has to be waited for
         torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
-        return bool(found)
+        return tuple(bool(flag) for flag in found)
 
     def clip_and_step(self, max_norm: float | None, rescale: Tensor | None) -> Tensor:
         """Scale the gradients, clip them, take the optimiser's step, drop them. Returns the norm before clipping (0-d)."""

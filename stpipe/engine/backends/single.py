@@ -21,16 +21,18 @@ class Single(Backend):
 
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda", "mps", "npu")
 
-    def build(self, *, device: str, precision: str, max_grad_norm: float | None = None, peers: Peers | None = None) -> Runtime:
-        if peers is not None and peers.size > 1:
+    def check(self, *, device: str, precision: str, processes: int) -> None:
+        super().check(device=device, precision=precision, processes=processes)
+        if processes > 1:
             raise ConfigError(
                 Problem(
                     "backend.name",
-                    f"'single' is one process, but the launcher started {peers.size} (WORLD_SIZE). Use backend=ddp, or start stpipe without it",
+                    f"'single' is one process, but the launcher started {processes} (WORLD_SIZE). Use backend=ddp, or start stpipe without it",
                 )
             )
-        if precision == "fp16" and device == "cpu":
-            raise ConfigError(Problem("trainer.precision", "fp16 needs a GPU and the device is the CPU. Use bf16 or fp32."))
+
+    def build(self, *, device: str, precision: str, max_grad_norm: float | None = None, peers: Peers | None = None) -> Runtime:
+        self.check(device=device, precision=precision, processes=1 if peers is None else peers.size)
         reset_accelerate()
         accelerator = Accelerator(cpu=device == "cpu", mixed_precision={"fp32": "no"}.get(precision, precision))
         if accelerator.device.type != device or accelerator.num_processes != 1:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from stpipe.engine.callbacks.base import Callback
 
@@ -55,15 +55,35 @@ def write_records(file: TextIO, *, step: int, epoch: float, split: str, values: 
 
 def drop_records_after(path: Path, step: int) -> None:
     """Remove records beyond `step` and a last line that was cut off, so that a resumed run logs each step once."""
+    drop_records(path, lambda record: record["step"] > step)
+
+
+def drop_records(path: Path, unwanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Remove some records, and a last line that was cut off with what follows it."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if not unwanted(json.loads(line)):
                 kept.append(line + "\n")
         except ValueError:
             break
     aside = path.with_suffix(".tmp")
     aside.write_text("".join(kept), encoding="utf-8")
     aside.replace(path)
+
+
+def has_records(path: Path, *, step: int, split: str) -> bool:
+    """Whether something was logged of a step and a split."""
+    if not path.exists():
+        return False
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                return False
+            if record["step"] == step and record["split"] == split:
+                return True
+    return False
