@@ -18,7 +18,7 @@ from stpipe.cli.main import main
         ("train +recipe=cos", ["+recipe=cosent_stsb "]),
         ("train +profile=", ["+profile=offline ", "+profile=smoke "]),
         ("train scheduler=", ["scheduler=constant ", "scheduler=cosine ", "scheduler=linear "]),
-        ("train trainer.pre", ["trainer.precision="]),
+        ("train trainer.prec", ["trainer.precision="]),
         ("train trainer.precision=b", ["trainer.precision=bf16 "]),
         ("train trainer.drop_last=", ["trainer.drop_last=true ", "trainer.drop_last=false "]),
         ("train loss=cosent loss.sc", ["loss.scale="]),

@@ -108,7 +108,7 @@ def test_a_mistake_in_a_block_that_is_not_used_is_refused_at_once(tmp_path):
 
 def test_completion_of_keys():
     found = probe(
-        "import os; os.environ.update(COMP_LINE='stpipe train loss=mnrl trainer.pre', COMP_POINT='35');"
+        "import os; os.environ.update(COMP_LINE='stpipe train loss=mnrl trainer.prec', COMP_POINT='36');"
         "from stpipe.cli.main import main; code = main(['-sc', 'query=bash'])",
         limit=0.3,
     )
