@@ -86,9 +86,7 @@ def check_front_matter(text: str, *, where: str) -> None:
     """
     block = BLOCK.match(text)
     if block is None:
-        raise ConfigError(
-            f"{where}: the card does not start with front matter. Expected: ---, YAML, --- (the variable front_matter has it)"
-        )
+        raise ConfigError(f"{where}: the card does not start with front matter. Expected: a line ---, {{{{ front_matter }}}}, a line ---")
     try:
         found = yaml.safe_load(block[1])
         if not isinstance(found, Mapping):

@@ -110,7 +110,7 @@ FAULTS = {
     ),
     "results cannot be written": Fault(evaluation_in_the_way, ("stage 'evaluate' failed",), lambda: Path("out/evaluation").unlink()),
     "card template raises": Fault(
-        template, ("stage 'card' failed",), lambda: Path("card.md.j2").write_text("{{ front_matter }}\nfine") and None
+        template, ("stage 'card' failed",), lambda: Path("card.md.j2").write_text("---\n{{ front_matter }}\n---\nfine") and None
     ),
     "hub cannot be reached": Fault(no_network, ("stage 'publish' failed", "stpipe publish out")),
     "asked to leave": Fault(sent("SIGTERM"), ("stpipe train --from out trainer.resume=auto",), lambda: None),

@@ -137,7 +137,7 @@ def test_a_template_that_fails_is_corrected(stpipe: Command, capsys: pytest.Capt
     assert stpipe("train", "run.dir=out", *SHARED, f"card.template={template}") == 5
     assert "stage 'card' failed" in capsys.readouterr().err
     assert status()["stages"]["evaluate"]["state"] == "finished"
-    template.write_text("{{ front_matter }}\n# {{ title }}, corrected\n")
+    template.write_text("---\n{{ front_matter }}\n---\n# {{ title }}, corrected\n")
     assert main(["train", "--from", "out", "trainer.resume=auto"]) == 0
     assert Path("out/model/README.md").read_text().rstrip().endswith("corrected")
     assert status()["state"] == "finished"
