@@ -105,15 +105,14 @@ class _Supervisor:
 
     def run(self) -> int:
         handles = threading.current_thread() is threading.main_thread()  # only there Python lets a signal be handled
-        hearing = {signal.SIGTERM: self._on_terminate, **dict.fromkeys(self.requests, self._on_request)}
+        # Handlers that act instead of raising: an exception could come between any two lines, and the run would be left as running.
+        ending = dict.fromkeys((signal.SIGINT, signal.SIGTERM), self._on_interrupt)
+        hearing = {**ending, **dict.fromkeys(self.requests, self._on_request)}
         previous = {number: signal.signal(number, handler) for number, handler in hearing.items()} if handles else {}
         try:
             while any(p.popen.poll() is None for p in self.processes):
-                try:
-                    self._look()
-                    time.sleep(POLL)
-                except KeyboardInterrupt:
-                    self._interrupt()
+                self._look()
+                time.sleep(POLL)
             self._look()
         finally:
             for number, handler in previous.items():
@@ -125,20 +124,18 @@ class _Supervisor:
             return INTERRUPTED
         return 0 if self.failed is None else self._conclude(*self.failed[:2])
 
-    def _on_terminate(self, number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    def _on_request(self, number: int, frame: object) -> None:
-        """Every process hears of it and agrees with the others after which step they leave; each sees to its grace period itself."""
-        self.requested = signal.Signals(number)
-        self._send(self.requested)
-
-    def _interrupt(self) -> None:
+    def _on_interrupt(self, number: int, frame: object) -> None:
+        """Every process is told; the second time they are ended."""
         self._send(signal.SIGKILL if self.interrupted else signal.SIGINT)
         self.interrupted = True
         if self.failed is None:
             self.failed = (self.processes[0], INTERRUPTED, time.monotonic())
             self.told = True
+
+    def _on_request(self, number: int, frame: object) -> None:
+        """Every process hears of it and agrees with the others after which step they leave; each sees to its grace period itself."""
+        self.requested = signal.Signals(number)
+        self._send(self.requested)
 
     def _look(self) -> None:
         """Note the first process that failed, and see to it that the others end."""
