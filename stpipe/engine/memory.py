@@ -147,7 +147,7 @@ def saved_bytes(encoder: Encoder, part: MicroBatch) -> int:
     def pack(x: Tensor) -> Tensor:
         if x.layout == torch.strided and x.untyped_storage().data_ptr() not in own:
             found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
+        return x.detach()  # x may be what this very node gives: a node that held it would hold itself, and the graph would never go
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         rep = part.encode(encoder)  # kept until all is counted, so that no address is used twice

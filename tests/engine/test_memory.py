@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from stpipe.core.context import StepContext
 from stpipe.engine import memory
@@ -150,3 +153,24 @@ def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_this_machine() -> None:
     found = memory_of(CPU)
     assert found.total >= found.free > 0
+
+
+def test_nothing_of_what_was_measured_stays_in_memory() -> None:
+    """A graph that holds itself is seen by no collector, and would stay until the end of the run."""
+
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(4, 4))
+
+    layer = Layer()
+
+    class Part:
+        def encode(self, encoder: Layer) -> Tensor:
+            return torch.softmax(torch.tanh(torch.ones(8, 4) @ encoder.weight), -1)  # both keep what they give
+
+    assert saved_bytes(layer, Part()) >= 8 * 4 * 4 * 2  # type: ignore[arg-type]
+    weight = weakref.ref(layer.weight)
+    del layer
+    gc.collect()
+    assert weight() is None
