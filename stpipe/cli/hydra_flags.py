@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from stpipe.config.errors import ConfigError, Problem
 from stpipe.config.load import Loaded
 from stpipe.config.redact import redact_command, redact_text, remember_command, scrub
 from stpipe.config.sweep import Sweep
+from stpipe.config.variables import variables
 
 PARTLY_DONE = 5
 #: Exit codes of a job that was told to stop, and with it the sweep: preempted, interrupted.
@@ -87,7 +87,7 @@ def _multirun(hydra: Hydra, args: argparse.Namespace, overrides: Sequence[str], 
 
     jobs = SweepTask(task, args)
     on_slurm = any(o.lstrip("+") == SLURM_LAUNCHER for o in overrides)
-    with tempfile.TemporaryDirectory(prefix="stpipe-sweep-") as scratch, in_sweep(Sweep.of(args.overrides)):
+    with tempfile.TemporaryDirectory(prefix="stpipe-sweep-") as scratch, variables(Sweep.of(args.overrides).variable()):
         # The sweeper leaves a record and a folder a job; the runs themselves write into run.dir.
         if getattr(args, "dry_run", False):
             overrides = [*(o for o in overrides if not o.lstrip("+~").startswith(STARTING)), "hydra/launcher=basic"]
@@ -123,21 +123,6 @@ def clean_record(overrides: Sequence[str]) -> None:
     for record in (Path(folder) / "multirun.yaml" for folder in folders):
         if record.is_file():
             record.write_text(scrub(redact_text(record.read_text(encoding="utf-8"))), encoding="utf-8")
-
-
-@contextmanager
-def in_sweep(sweep: Sweep) -> Iterator[None]:
-    """Inside, this process and all that it starts know which sweep their runs are part of."""
-    before = {name: os.environ.get(name) for name in sweep.variable()}
-    os.environ.update(sweep.variable())
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _guarded(work: Callable[[], int]) -> int:

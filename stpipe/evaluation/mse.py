@@ -15,10 +15,9 @@ from stpipe.config.metrics import metric, metric_facts
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
-from stpipe.evaluation.collection import text_id
 from stpipe.evaluation.encoding import EmbeddingModel
 from stpipe.evaluation.labels import raw_labels
-from stpipe.evaluation.pairs import Sides
+from stpipe.evaluation.pairs import Sides, row_scores
 from stpipe.evaluation.spaces import Space
 from stpipe.evaluation.sparsity import width_metrics, width_values
 
@@ -48,10 +47,7 @@ class MSEEvaluator(EmbeddingEvaluator):
             "negative_mse",
             evaluator=self._name(),
             num_rows=len(rows),
-            per_query=[
-                {"query_id": f"{text_id('q', text)}-{i}", "query": text, "negative_mse": float(error[i])}
-                for i, text in enumerate(rows.columns["anchor"])
-            ],
+            per_query=row_scores("negative_mse", rows.columns["anchor"], error),
             query_metric="negative_mse",
         )
 

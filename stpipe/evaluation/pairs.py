@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpipe.core.rows import Rows
+from stpipe.evaluation.collection import text_id
 from stpipe.evaluation.encoding import EmbeddingModel, EncodeOptions
 from stpipe.evaluation.spaces import Space, space_of
 from stpipe.search import Postings
@@ -18,6 +19,14 @@ from stpipe.search import Postings
 def leading(functions: Sequence[str], main: str | None) -> tuple[str, tuple[str, ...]]:
     """(the similarity function whose values are shown, those that decide the primary metric: the main one, else the best of all)."""
     return (main, (main,)) if main is not None else (functions[0], tuple(functions))
+
+
+def row_scores(metric: str, texts: Sequence[str], values: NDArray[Any]) -> list[dict[str, Any]]:
+    """`per_query` of a metric that is a mean over rows: values (N,) of the rows with these first texts, which may occur several times."""
+    return [
+        {"query_id": f"{text_id('q', text)}-{i}", "query": text, metric: float(value)}
+        for i, (text, value) in enumerate(zip(texts, values, strict=True))
+    ]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ from stpipe.config.metrics import metric, metric_facts
 from stpipe.config.registry import EVALUATORS
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
-from stpipe.evaluation.collection import text_id
 from stpipe.evaluation.encoding import EmbeddingModel
-from stpipe.evaluation.pairs import Sides
+from stpipe.evaluation.pairs import Sides, row_scores
 from stpipe.evaluation.spaces import Space
 from stpipe.evaluation.sparsity import width_metrics, width_values
 from stpipe.ops.similarity import SimilarityName
@@ -65,10 +64,7 @@ class TranslationEvaluator(EmbeddingEvaluator):
             "mean_accuracy",
             evaluator=self._name(),
             num_rows=len(rows),
-            per_query=[
-                {"query_id": f"{text_id('q', text)}-{i}", "query": text, "mean_accuracy": float(mean[i])}
-                for i, text in enumerate(rows.columns["anchor"])
-            ],
+            per_query=row_scores("mean_accuracy", rows.columns["anchor"], mean),
             query_metric="mean_accuracy",
         )
 

@@ -16,10 +16,9 @@ from stpipe.config.registry import EVALUATORS
 from stpipe.config.suggest import unknown_name
 from stpipe.core.rows import Rows
 from stpipe.evaluation.base import EmbeddingEvaluator, Evaluation
-from stpipe.evaluation.collection import text_id
 from stpipe.evaluation.details import score_histogram
 from stpipe.evaluation.encoding import EmbeddingModel
-from stpipe.evaluation.pairs import Sides
+from stpipe.evaluation.pairs import Sides, row_scores
 from stpipe.evaluation.sparsity import width_metrics, width_values
 from stpipe.ops.similarity import SIMILARITIES, SimilarityName
 
@@ -76,10 +75,7 @@ class TripletEvaluator(EmbeddingEvaluator):
             self.primary(similarity=model.similarity_fn_name),
             evaluator=self._name(),
             num_rows=len(rows),
-            per_query=[
-                {"query_id": f"{text_id('q', text)}-{i}", "query": text, "accuracy": float(right[lead][i])}
-                for i, text in enumerate(rows.columns["anchor"])
-            ],
+            per_query=row_scores("accuracy", rows.columns["anchor"], right[lead]),
             query_metric="accuracy",
             details={"scores": score_histogram({"positives": near[lead], "negatives": np.concatenate([f[lead] for f in far])}, of=lead)},
         )

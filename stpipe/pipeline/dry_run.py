@@ -7,9 +7,7 @@ or replaced by stand-ins (pipeline/stand_ins.py). What is not on this machine ca
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,9 @@ from torch import Tensor
 from stpipe.cards.content import check_user_template
 from stpipe.config.errors import UnreachableError
 from stpipe.config.load import Loaded, redact, to_root
-from stpipe.config.offline import SWITCHES, go_offline
+from stpipe.config.offline import SWITCHES
 from stpipe.config.sections import MineSection, RootConfig
+from stpipe.config.variables import variables
 from stpipe.data.cache import cache_root
 from stpipe.engine.backends import choose_device
 from stpipe.engine.length import RunLength
@@ -94,7 +93,7 @@ def run_dry(loaded: Loaded, *, stage: str | None = None, processes: int = 1) -> 
         notes.add("rounds", f"{values['mine']['rounds']} parts, each mined anew; this is the plan of the first")
         loaded = replace(loaded, values=round_values(values, 1, None))
     add_stages(notes, values, claimed, directory, stage)
-    with without_network():
+    with variables(dict.fromkeys(SWITCHES, "1")):
         planned = plan_of(loaded, directory, claimed, notes, processes=processes)
     if planned is not None:
         out.print(planned)
@@ -112,21 +111,6 @@ def add_stages(notes: Notes, values: Mapping[str, Any], claimed: Claim, director
             f"reads {', '.join((*stage.reads, *stage.uses)) or 'data and start weights'}; writes {', '.join(stage.writes) or 'to the Hub'}"
         )
         notes.add(f"stage {stage.name}", places if stage.name in todo else f"done; {places}" if only is None else f"not now; {places}")
-
-
-@contextmanager
-def without_network() -> Iterator[None]:
-    """Inside, the hub clients ask nobody; they read these switches when they are imported."""
-    before = {name: os.environ.get(name) for name in SWITCHES}
-    go_offline()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def plan_of(loaded: Loaded, directory: RunDirectory, claimed: Claim, notes: Notes, *, processes: int) -> Table | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import huggingface_hub
+from huggingface_hub.errors import LocalEntryNotFoundError
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -165,7 +166,7 @@ def cached_model(asset: Asset) -> Path | None:
             path = huggingface_hub.snapshot_download(
                 repo, revision=asset.revision, local_files_only=True, ignore_patterns=unneeded("torch")
             )
-        except Exception:  # whatever the reason: it is not there
+        except LocalEntryNotFoundError:
             continue
         return Path(path)
     return None

@@ -124,10 +124,17 @@ def test_models_are_asked_nothing_but_one_text(
     assert set(asked) == {1} and len(asked) >= 4
 
 
-def test_a_teacher_that_cannot_teach_is_refused_as_in_a_run(stpipe: Command, untouched, tmp_path: Path, tiny_model: Path) -> None:
+def test_a_teacher_that_cannot_teach_is_refused_as_in_a_run(
+    stpipe: Command, untouched, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     reranker = cross_teacher(tmp_path / "cross", tiny_model, num_labels=3)
     teacher = f"+dataset.teacher={{model: {reranker}, output: scores}}"
-    untouched("train", "run.dir=out", teacher, "dataset.format=pair", "loss=cosent", stpipe=stpipe, code=2)
+    command = ("train", "run.dir=out", teacher, "dataset.format=pair", "loss=cosent")
+    untouched(*command, stpipe=stpipe, code=2)
+    planned = capsys.readouterr().err
+    assert "dataset.teacher" in planned and "3" in planned, planned
+    assert stpipe(*command) == 2
+    assert capsys.readouterr().err == planned
 
 
 @pytest.mark.parametrize("case", list(CASES))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from stpipe.config.errors import MissingExtraError
+from stpipe.config.variables import variables
 from stpipe.models.runtimes.files import BACKENDS
 from stpipe.models.runtimes.graph import quiet
 
@@ -84,17 +84,6 @@ def write_openvino(program: ExportedProgram, file: Path, *, inputs: Sequence[str
             openvino.save_model(model, file, compress_to_fp16=half)
 
 
-@contextmanager
-def quiet_tools() -> Iterator[None]:
+def quiet_tools() -> AbstractContextManager[None]:
     """Keep OpenVINO's tools from reporting their use over the network, as they do unless told that this is an automated job."""
-    switches = {"CI": "true", "NNCF_CI": "1"}
-    before = {name: os.environ.get(name) for name in switches}
-    os.environ.update(switches)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return variables({"CI": "true", "NNCF_CI": "1"})
