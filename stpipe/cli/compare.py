@@ -101,15 +101,14 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _read(directories: list[str]) -> dict[str, RunRecord]:
-    """The runs by name; by their directories where two have the same name."""
+    """The runs by the names of their directories, which the user has just typed; by whole paths where two have the same name."""
     from stpipe.reports.run_record import read_run
 
-    records = [(name, read_run(Path(name))) for name in directories]
-    names = [record.name for _, record in records]
-    found = {record.name if names.count(record.name) == 1 else str(Path(name)): record for name, record in records}
-    if len(found) < len(records):
+    paths = [Path(name) for name in directories]
+    if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError("stpipe compare: the same run is named twice; each run is compared with the first one")
-    return found
+    last = [path.resolve().name for path in paths]
+    return {name if last.count(name) == 1 else str(path): read_run(path) for name, path in zip(last, paths, strict=True)}
 
 
 def _write(path: Path, text: str) -> None:

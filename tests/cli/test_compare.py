@@ -54,3 +54,15 @@ def test_no_run_at_all_and_the_same_run_twice(pair: list[str], tmp_path: Path, c
     assert main(["compare", pair[0], str(tmp_path / "nothing")]) == 2
     assert main(["compare", pair[0], pair[0]]) == 2
     assert "twice" in capsys.readouterr().err
+
+
+def test_runs_are_named_by_their_directories(pair: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By what the user typed, whatever run.name is; by whole paths where that does not tell them apart."""
+    other = tmp_path / "elsewhere" / "new"
+    other.parent.mkdir()
+    Path(pair[0]).rename(other)
+    assert main(["compare", str(other), pair[1]]) == 0
+    assert capsys.readouterr().out.startswith(f"# {pair[1]} against {other}\n")
+    other.rename(tmp_path / "renamed")
+    assert main(["compare", str(tmp_path / "renamed"), f"{pair[1]}/"]) == 0
+    assert capsys.readouterr().out.startswith("# new against renamed\n")
